@@ -1,0 +1,1 @@
+"""MedCoT's own code, run from the repository's root as ``python -m scripts.X``."""

@@ -1,0 +1,166 @@
+"""What every script shares: errors a user can mend, whole-or-nothing files, hashes, provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTICE = "For research only. Not medical advice, not for clinical use."
+# The turn and reasoning marks of DeepSeek-R1's tokenizer: inside a text they would forge a turn.
+BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
+# The first characters of every answer in training, LLaMA-Factory's thought words of template deepseekr1.
+THINK_OPEN, THINK_CLOSE = "<think>\n", "\n</think>\n\n"
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says where, what was found, what was expected and what to do."""
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run ``main`` as a program: a UserError becomes one clear message and exit status 1."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the same command again to go on")
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; renamed onto it on success, removed on an error.
+
+    A killed run leaves the previous file whole (and a ``.tmp-`` file that the next run may overwrite).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
+    """Write one JSON object per line, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file; raises UserError with file and line."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", 1)
+        raise UserError(f"{path}:{line}: not valid JSON ({error}); repair or delete this file") from error
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
+    """Yield (1-based line, object) for each non-blank line; raises UserError with file and line."""
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); expected one object") from error
+                if not isinstance(row, dict):
+                    raise UserError(f"{path}:{number}: found {type(row).__name__}, expected one JSON object")
+                yield number, row
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); convert it to UTF-8") from error
+
+
+def file_hash(*paths: str | Path) -> str:
+    """SHA-256 over the contents of the files in the order given, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions of the named distributions; those that are missing are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The checkout's commit with ``-dirty`` where tracked files differ; None outside a checkout."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("-dirty" if dirty else "")
+
+
+def machine() -> str:
+    """The machine in words: processor, cores, memory, and the GPU where the driver answers."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    words = [cpu, f"{len(os.sched_getaffinity(0))} cores"]
+    words.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory")
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        words += subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return ", ".join(words)
+
+
+def provenance() -> dict[str, Any]:
+    """Where a number comes from: command, commit, machine and the versions that matter."""
+    return {
+        "command": " ".join(["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]])
+        if "-m" in sys.orig_argv
+        else " ".join(sys.argv),
+        "commit": git_commit(),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "versions": versions(
+            "llamafactory", "torch", "transformers", "peft", "bitsandbytes", "unsloth", "datasets", "lm-eval"
+        ),
+    }
