@@ -1,0 +1,161 @@
+"""Load what is evaluated: the base model once, the adapter on top, both in the precision of training.
+
+The base model is the same object with the adapter switched off, so that nothing but the adapter differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.common import ROOT, UserError, file_hash, read_json
+
+MODELS = ("base", "tuned")
+
+
+@dataclass
+class Subject:
+    """What is evaluated. ``precision``: the recipe's 4-bit and dtype settings, used for base and tuned alike."""
+
+    model: str
+    adapter: str | None
+    template: str = "deepseekr1"
+    precision: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """base, and tuned where there is an adapter."""
+        return MODELS if self.adapter else MODELS[:1]
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """What determines a model's outputs: hashes of its files, precision and template."""
+        hashes = self.__dict__.setdefault("_hashes", {})
+        for path in (self.model, self.adapter):
+            if path and path not in hashes:
+                hashes[path] = weights_hash(path)
+        adapter = hashes[self.adapter] if name == "tuned" and self.adapter else None
+        return {"model": hashes[self.model], "adapter": adapter, **self.precision, "template": self.template}
+
+
+def find_subject(model: str, adapter: str | None, recipe: str | None = None, template: str | None = None) -> Subject:
+    """Settle what to load; precision and template come from the recipe, by default the one the adapter was trained by.
+
+    Raises UserError for a missing adapter or recipe.
+    """
+    import yaml
+
+    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
+        raise UserError(
+            f"{adapter}: found no adapter_config.json; expected the output_dir of a LoRA run that finished "
+            "(train first, or pass --adapter DIR)"
+        )
+    trained = Path(adapter) / "medcot.json" if adapter else None
+    if not recipe and trained and trained.is_file():
+        recipe = str(ROOT / read_json(trained)["recipe"])
+    settings: dict[str, Any] = {}
+    if recipe:
+        if not Path(recipe).is_file():
+            raise UserError(f"{recipe}: no such recipe; pass --recipe YAML, the file the adapter was trained with")
+        settings = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    precision = {"bits": settings.get("quantization_bit"), "dtype": "float16" if settings.get("fp16") else "bfloat16"}
+    if precision["bits"]:
+        precision["type"] = settings.get("quantization_type", "nf4")
+        precision["double"] = settings.get("double_quantization", True)
+    return Subject(model, adapter, template or settings.get("template", "deepseekr1"), precision)
+
+
+def weights_hash(path: str) -> str:
+    """SHA-256 of a folder's configuration, tokenizer and weights; for a hub id, the id and its resolved revision."""
+    folder = Path(path)
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        return f"{path}@{getattr(AutoConfig.from_pretrained(path), '_commit_hash', None)}"
+    names = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*config.json", "tokenizer*", "*.jinja")
+    files = sorted({file for name in names for file in folder.glob(name)})
+    if not files:
+        raise UserError(f"{path}: found no model files; expected a model folder or a hub id")
+    return file_hash(*files)
+
+
+def load_tokenizer(subject: Subject) -> tuple[Any, Any]:
+    """The tokenizer and LLaMA-Factory's own template object, as the trainer makes them."""
+    from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments, ModelArguments
+    from llamafactory.model import load_tokenizer as load
+
+    if subject.template not in TEMPLATES:
+        raise UserError(f"template {subject.template}: LLaMA-Factory has none of this name; try deepseekr1")
+    tokenizer = load(ModelArguments(model_name_or_path=subject.model))["tokenizer"]
+    return tokenizer, get_template_and_fix_tokenizer(tokenizer, DataArguments(template=subject.template))
+
+
+def load_model(subject: Subject) -> Any:
+    """The model in evaluation mode on the GPU, else the CPU; 4-bit where the recipe trained in 4-bit."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = getattr(torch, subject.precision["dtype"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
+    if subject.precision["bits"] == 4:
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_type=subject.precision["type"],
+            bnb_4bit_use_double_quant=subject.precision["double"],
+        )
+    elif subject.precision["bits"]:
+        raise UserError(f"quantization_bit: found {subject.precision['bits']}, expected 4 or none; change the recipe")
+    model = AutoModelForCausalLM.from_pretrained(subject.model, **kwargs)
+    if subject.adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, subject.adapter)
+    return model.eval()
+
+
+def as_model(model: Any, name: str) -> Any:
+    """A context in which the loaded model is ``base`` (adapter off) or ``tuned`` (adapter on)."""
+    return model.disable_adapter() if name == "base" and hasattr(model, "disable_adapter") else nullcontext()
+
+
+def key_of(*parts: Any) -> str:
+    """A short stable hash of JSON-able values: what a finished item is found by."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]
+
+
+class Store:
+    """Finished items, one JSON line each, appended at once, so that a killed run loses at most the item in hand."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.rows: dict[str, dict] = {}
+        if self.path.exists():
+            data = self.path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole != data:  # a kill in the middle of a line
+                with self.path.open("r+b") as file:
+                    file.truncate(len(whole))
+            for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+                try:
+                    row = json.loads(line)
+                    self.rows[row["key"]] = row
+                except (json.JSONDecodeError, KeyError) as error:
+                    raise UserError(f"{path}:{number}: not a finished item; delete this file and rerun") from error
+
+    def add(self, rows: Iterable[dict]) -> None:
+        """Append rows (each has a ``key``) and flush them to the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            for row in rows:
+                self.rows[row["key"]] = row
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
