@@ -42,6 +42,12 @@ class Subject:
         adapter = hashes[self.adapter] if name == "tuned" and self.adapter else None
         return {"model": hashes[self.model], "adapter": adapter, **self.precision, "template": self.template}
 
+    def loaded(self) -> tuple[Any, Any, Any]:
+        """Model, tokenizer and template, loaded once."""
+        if not hasattr(self, "_loaded"):
+            self._loaded = (load_model(self), *load_tokenizer(self))
+        return self._loaded
+
 
 def find_subject(model: str, adapter: str | None, recipe: str | None = None, template: str | None = None) -> Subject:
     """Settle what to load; precision and template come from the recipe, by default the one the adapter was trained by.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, provenance, read_jsonl, write_json
-from scripts.evaluate.models import Store, Subject, as_model, key_of, load_model, load_tokenizer
+from scripts.evaluate.models import Store, Subject, as_model, key_of
 
 PARTS = ("reasoning", "answer")
 EDGES = (0, 64, 128, 256, 512, 1024, 2048, 1 << 31)
@@ -82,8 +82,7 @@ def measure(subject: Subject, data: str | Path, cutoff_len: int, store: Store, l
     ]
     missing = [entry for entry in wanted if entry[2] not in store.rows]
     if missing:
-        tokenizer, template = load_tokenizer(subject)
-        model = load_model(subject)
+        model, tokenizer, template = subject.loaded()
         for name, record, key in tqdm(missing, desc="perplexity", unit="record"):
             with as_model(model, name):
                 began = time.perf_counter()

@@ -1,0 +1,58 @@
+# MedCoT: `make help` lists the targets. Everything runs through .venv; with it activated the bare commands work too.
+PY := .venv/bin/python
+CLI := .venv/bin/llamafactory-cli
+SOURCE ?= data/sample.jsonl
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo train eval review webchat api chat export test test-all lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 11
+
+setup: ## build .venv from requirements.txt (once; does nothing while the lock is unchanged)
+	@sh scripts/setup.sh
+
+lock: setup ## resolve requirements.in into requirements.txt again
+	$(PY) -m scripts.lock
+
+demo: setup ## the whole road on a CPU in a few minutes; SOURCE=records.json for own records
+	@$(PY) -m scripts.demo --source $(SOURCE)
+
+train: setup ## preflight checks, then llamafactory-cli train; RECIPE=yamls/qlora.yaml ARGS="key=value"
+	@$(PY) -m scripts.preflight $(or $(RECIPE),yamls/qlora.yaml) $(ARGS)
+	$(CLI) train $(or $(RECIPE),yamls/qlora.yaml) $(ARGS)
+
+eval: setup ## evaluate base and tuned model; MODEL, ADAPTER, RECIPE, ENGINE=hf|server, BUDGET, LIMIT (default: last run)
+	@ls saves/*/medcot.json >/dev/null 2>&1 || $(PY) -m scripts.demo
+	@$(PY) -m scripts.evaluate $(if $(MODEL),--model $(MODEL)) $(if $(ADAPTER),--adapter $(ADAPTER)) \
+	  $(if $(RECIPE),--recipe $(RECIPE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(BUDGET),--budget $(BUDGET)) \
+	  $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+
+review: setup ## vote on pairs of answers, blind: a small page on 127.0.0.1
+	@$(PY) -m scripts.evaluate review $(ARGS)
+
+webchat: setup ## LLaMA-Factory's WebChat on 127.0.0.1; RECIPE=yamls/webchat.yaml
+	@$(PY) -m scripts.serve webchat $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+
+api: setup ## an OpenAI-compatible server on 127.0.0.1; RECIPE=yamls/webchat.yaml
+	@$(PY) -m scripts.serve api $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+
+chat: setup ## MedCoT's own chat page: thinking folded, base and tuned side by side
+	@$(PY) -m scripts.chat $(if $(RECIPE),--recipe $(RECIPE)) $(if $(URL),--url $(URL)) $(ARGS)
+
+export: setup ## merge the adapter into the base model, with an Ollama Modelfile; RECIPE=yamls/merge.yaml
+	@$(PY) -m scripts.export $(or $(RECIPE),yamls/merge.yaml) $(ARGS)
+
+test: setup ## core tests, no network, no GPU
+	$(PY) -m pytest $(ARGS)
+
+test-all: setup ## also the slow ones: kills, two processes, browsers
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get -qq update && \
+	  apt-get -qq install -y --no-install-recommends chromium fonts-noto-cjk >/dev/null; } || \
+	  echo "no chromium here: the browser tests will be skipped"
+	$(PY) -m pytest -m "slow or not slow" $(ARGS)
+
+lint: setup ## ruff check and format
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+clean: ## remove what the demo, training and evaluation wrote (prepared data and .venv stay)
+	rm -rf saves results data/demo data/demo-*

@@ -1,0 +1,223 @@
+"""The whole road on a laptop, by the real tools: ``make demo`` (python -m scripts.demo).
+
+    make demo                                    the bundled sample
+    make demo SOURCE=my_records.json             own records, in directories of their own
+
+Sample -> prepare -> a tiny base model, taught a little -> its perplexity -> QLoRA by llamafactory-cli -> perplexity of
+the tuned model -> report. Stopped at any point, the same command goes on from what is whole. The tiny model is a
+demonstration of the steps and knows no medicine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from scripts import run_dir
+from scripts.common import NOTICE, ROOT, UserError, file_hash, read_json, run_main, write_json, write_text
+
+SAMPLE = "data/sample.jsonl"
+BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
+PYTHON = [sys.executable, "-m"]
+TRAIN = [str(Path(sys.executable).with_name("llamafactory-cli")), "train"]
+TINY_NOTICE = f"The tiny model is a demonstration of the steps and knows no medicine. {NOTICE}"
+
+
+class Demo:
+    """One walk along the road: where its files lie, and the seconds and peak memory of each step."""
+
+    def __init__(self, source: str) -> None:
+        slug = re.sub(r"\W+", "_", Path(source).stem).strip("_").lower()
+        self.source, self.suffix = source, "" if source == SAMPLE else f"-{slug}"
+        self.data, self.results = Path(f"data/demo{self.suffix}"), Path(f"results/demo{self.suffix}")
+        self.tiny, self.base, self.tuned = (
+            Path(f"saves/{name}{self.suffix}") for name in ("tiny_init", "pretrain_cpu", "qlora_cpu")
+        )
+        steps_file = self.results / "steps.json"
+        self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
+        self.number = 0
+
+    def announce(self, name: str, output: Path) -> None:
+        self.number += 1
+        print(f"[{self.number}/7] {name} -> {output}", flush=True)
+
+    def step(self, name: str, command: list[str], output: Path, watch: Path | None = None) -> None:
+        """Run one step as a child process; keep its log, seconds and peak memory (MiB, with its own children).
+
+        ``watch``: a training run's directory, whose trainer_log.jsonl feeds the progress bar.
+        """
+        log = self.results / "logs" / f"{self.number}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        env = {key: value for key, value in os.environ.items() if key not in ("FORCE_TORCHRUN", "NPROC_PER_NODE")}
+        env |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        start = time.perf_counter()
+        with log.open("w") as stream:
+            child = subprocess.Popen(command, stdout=stream, stderr=stream if watch else None, env=env)
+            try:
+                if watch:
+                    show_progress(child, watch)
+                _, status, usage = os.wait4(child.pid, 0)
+            except BaseException:
+                child.kill()
+                raise
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+            raise UserError(
+                f"step {self.number} ({name}) stopped with status {child.returncode}:\n{tail}\nwhole log: {log}"
+            )
+        seconds, peak = time.perf_counter() - start, usage.ru_maxrss / 1024
+        print(f"      {seconds:.0f} s, peak memory {peak:.0f} MiB", flush=True)
+        row = {"step": name, "seconds": round(seconds, 1), "peak_mib": round(peak), "output": str(output)}
+        self.steps = [old for old in self.steps if old["step"] != name] + [row]
+        write_json(self.results / "steps.json", self.steps)
+
+    def train(self, name: str, recipe_path: str, overrides: dict[str, str]) -> None:
+        """Train with LLaMA-Factory; go on where an earlier walk was stopped, start anew if data or recipe changed."""
+        output = Path(overrides["output_dir"])
+        self.announce(name, output)
+        from omegaconf import OmegaConf
+
+        recipe = {**OmegaConf.to_container(OmegaConf.load(recipe_path)), **overrides}
+        wanted = run_dir.identity(recipe_path, recipe)
+        state = run_dir.state(output, wanted)
+        if state == "finished":
+            print("      finished earlier with this recipe and data: kept")
+            return
+        if state == "foreign":
+            old = free_name(output)
+            output.rename(old)
+            print(f"      {output} holds a run with other data or another recipe: moved to {old}")
+        for message in run_dir.set_aside_broken(output):
+            print(f"      {message}")
+        last = run_dir.checkpoints(output)[-1:]
+        print(f"      resuming from {last[0].name}" if last else "      training from the start")
+        run_dir.trim_log(output)
+        write_json(output / run_dir.IDENTITY, wanted)
+        command = [*TRAIN, recipe_path, *(f"{key}={value}" for key, value in overrides.items())]
+        self.step(name, command, output, watch=output)
+
+    def perplexity(self, name: str, *adapter: str) -> None:
+        self.announce(name, self.results / "perplexity.json")
+        self.step(
+            name,
+            [
+                *[*PYTHON, "scripts.evaluate", "perplexity", "--model", str(self.base), *adapter],
+                *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "1024"],
+                *["--out", str(self.results)],
+            ],
+            self.results / "perplexity.json",
+        )
+
+    def build_tiny(self) -> None:
+        self.announce("Build a tiny model and its tokenizer", self.tiny)
+        marker = self.tiny / "source.sha256"
+        wanted = file_hash(self.source, ROOT / "scripts/tiny.py")
+        if marker.exists() and marker.read_text() == wanted:
+            print("      built earlier from these records: kept")
+            return
+        self.step(
+            "Build a tiny model and its tokenizer",
+            [*PYTHON, "scripts.tiny", self.source, "--out", str(self.tiny)],
+            self.tiny,
+        )
+        write_text(marker, wanted)
+
+    def prepare(self) -> None:
+        self.announce("Prepare the records", self.data)
+        self.step(
+            "Prepare the records",
+            [
+                *[*PYTHON, "scripts.prepare", self.source, "--out", str(self.data), "--name", "demo"],
+                *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "1024"],
+                *["--val", "0.05", "--test", "0.25"],
+            ],
+            self.data,
+        )
+        registry = read_json(self.data / "dataset_info.json")
+        # LLaMA-Factory's stage pt reads one column as plain text: the training split's outputs.
+        registry["demo_pretrain"] = {"file_name": "demo_train.jsonl", "columns": {"prompt": "output"}}
+        write_json(self.data / "dataset_info.json", registry)
+
+    def run(self) -> None:
+        self.build_tiny()
+        self.prepare()
+        data, base = f"{self.data}", f"{self.base}"
+        self.train(
+            "Teach the base model (stage: pt)",
+            "examples/pretrain_cpu.yaml",
+            {"model_name_or_path": str(self.tiny), "dataset_dir": data, "output_dir": base},
+        )
+        self.perplexity("Perplexity of the base model")
+        self.train(
+            "QLoRA fine-tune (4-bit NF4)",
+            "examples/qlora_cpu.yaml",
+            {"model_name_or_path": base, "dataset_dir": data, "output_dir": str(self.tuned)},
+        )
+        self.perplexity("Perplexity of the tuned model", "--adapter", str(self.tuned))
+        run = {
+            "name": f"demo{self.suffix}",
+            "recipe": "examples/qlora_cpu.yaml",
+            "model": base,
+            "adapter": str(self.tuned),
+            "train_dir": str(self.tuned),
+            "data_report": str(self.data / "report.json"),
+            "test_file": str(self.data / "demo_test.jsonl"),
+            "notice": TINY_NOTICE,
+        }
+        write_json(self.results / "run.json", run)
+        self.announce("Report", self.results / "report.html")
+        self.step("Report", [*PYTHON, "scripts.evaluate", "report", str(self.results)], self.results / "report.html")
+        self.summary()
+
+    def summary(self) -> None:
+        result = read_json(self.results / "perplexity.json")
+        print(f"\nHeld-out perplexity, {result['base']['n']} records that training never saw:")
+        for side in ("base", "tuned"):
+            low, high = result[side]["ci95"]
+            print(f"  {side:6s} {result[side]['ppl']:8.1f}   95% interval {low:.1f} to {high:.1f}")
+        print(f"Report: {self.results / 'report.html'} and report.md\n{TINY_NOTICE}")
+
+
+def free_name(path: Path) -> Path:
+    """The first of path.old-1, path.old-2, … that is not taken."""
+    return next(name for k in range(1, 10**6) if not (name := path.with_name(f"{path.name}.old-{k}")).exists())
+
+
+def show_progress(child: subprocess.Popen, run: Path) -> None:
+    """Feed a progress bar from LLaMA-Factory's trainer_log.jsonl until the child ends (it is left to be reaped)."""
+    from tqdm import tqdm
+
+    with tqdm(desc="      training", unit="step", leave=False, mininterval=1) as bar:
+        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.5)
+            lines = (run / "trainer_log.jsonl").read_text().splitlines() if (run / "trainer_log.jsonl").exists() else []
+            try:
+                entry = json.loads(lines[-1])
+            except (IndexError, ValueError):
+                continue  # no line yet, or one half written
+            bar.total, bar.n = entry["total_steps"], entry["current_steps"]
+            bar.set_postfix(loss=entry.get("loss"), refresh=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Walk the whole road on a CPU: prepare, teach a tiny base, QLoRA, perplexity, report.",
+        epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n\n" + TINY_NOTICE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", default=SAMPLE, help="raw records (default: %(default)s)")
+    args = parser.parse_args()
+    if not Path(args.source).exists():
+        raise UserError(f"{args.source}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
+    Demo(args.source).run()
+
+
+if __name__ == "__main__":
+    run_main(main)
