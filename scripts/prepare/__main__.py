@@ -1,0 +1,115 @@
+"""Raw medical chain-of-thought records in, a data set one can trust out: cleaned, de-duplicated, decontaminated.
+
+    python -m scripts.prepare FreedomIntelligence/medical-o1-reasoning-SFT:zh FreedomIntelligence/medical-o1-reasoning-SFT:en \\
+        --out data --name med_o1 --tokenizer deepseek-ai/DeepSeek-R1-Distill-Qwen-7B
+    python -m scripts.prepare own.csv --columns Question=q Complex_CoT=thinking Response=a --out data/own --name own
+
+Writes NAME_train.jsonl, NAME_val.jsonl, NAME_test.jsonl, rejected.jsonl, report.json, .md, .html and DATA_CARD.md
+into --out, and registers the splits with LLaMA-Factory. Every row read is kept or rejected with a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from scripts.common import ROOT, UserError, run_main
+
+TOKENIZER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; raises SystemExit on --help or a wrong flag, UserError on a value out of range."""
+    parser = argparse.ArgumentParser("python -m scripts.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="hub id (owner/name:configuration) or .jsonl .json .parquet .csv .tsv (.gz)",
+    )
+    add("--out", type=Path, default=ROOT / "data", help="folder for the prepared files (default: data)")
+    add("--name", default="med_o1", help="prefix of the splits' files and registered names (default: med_o1)")
+    add("--benchmarks", nargs="*", type=Path, help="benchmark files to decontaminate against (default: all in data/benchmarks); none given: no decontamination")  # fmt: skip
+    add("--lang", nargs="+", choices=("zh", "en"), default=["zh", "en"], help="languages to keep (default: zh en)")
+    add("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="own names for Question, Complex_CoT, Response")
+    add("--tokenizer", default=TOKENIZER, help=f"folder with tokenizer.json, or a hub id (default: {TOKENIZER})")
+    add("--cutoff-len", type=int, default=2048, help="longest record in tokens, template included (default: 2048)")
+    add("--threshold", type=float, default=0.5, help="Jaccard similarity of near-duplicate questions (default: 0.5)")
+    add("--val", type=float, default=0.05, help="share of the validation split (default: 0.05)")
+    add("--test", type=float, default=0.10, help="share of the test split (default: 0.10)")
+    add("--skip", nargs="+", default=[], metavar="FILTER", help="filters to leave out, by the reason that they give")
+    add("--seed", type=int, default=42, help="seed of the split and the sketches (default: 42)")
+    add("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes (default: all cores)")
+    args = parser.parse_args(argv)
+    args.columns = read_columns(args.columns)
+    checks = {
+        "--name": (bool(re.fullmatch(r"[\w-]+", args.name)), args.name, "letters, digits, _ and -"),
+        "--cutoff-len": (args.cutoff_len > 0, args.cutoff_len, "a positive number of tokens"),
+        "--threshold": (0.3 <= args.threshold <= 1, args.threshold, "0.3 to 1"),
+        "--val and --test": (min(args.val, args.test) >= 0 and args.val + args.test < 1, (args.val, args.test), "shares that add up to less than 1"),
+        "--num-proc": (args.num_proc > 0, args.num_proc, "at least 1"),
+    }  # fmt: skip
+    for flag, (right, found, expected) in checks.items():
+        if not right:
+            raise UserError(f"{flag}: found {found}, expected {expected}")
+    if args.benchmarks is None:
+        args.benchmarks = sorted((ROOT / "data/benchmarks").glob("*.jsonl"))
+        if not args.benchmarks:
+            raise UserError(
+                f"{ROOT / 'data/benchmarks'}: no benchmark file; write them with python -m scripts.prepare.benchmarks, "
+                "or give --benchmarks without a file to go without decontamination"
+            )
+    return args
+
+
+def read_columns(pairs: list[str]) -> dict[str, str]:
+    """Our field names to the source's, from OURS=THEIRS pairs; fields not named keep their name."""
+    columns = {"Question": "Question", "Complex_CoT": "Complex_CoT", "Response": "Response"}
+    for pair in pairs:
+        ours, mark, theirs = pair.partition("=")
+        if ours not in columns or not mark or not theirs:
+            raise UserError(f"--columns {pair}: expected OURS=THEIRS with OURS one of {', '.join(columns)}")
+        columns[ours] = theirs
+    return columns
+
+
+def find_tokenizer(name: str) -> str:
+    """Path of tokenizer.json in a folder, or fetched from the hub (ModelScope where USE_MODELSCOPE_HUB=1)."""
+    path = Path(name)
+    if path.is_dir() or path.is_file():
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise UserError(
+                f"{path}: no tokenizer.json in this folder; expected a tokenizer of the transformers library"
+            )
+        return str(file)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "saves/", "data/")):
+        raise UserError(f"--tokenizer {name}: no such folder; expected a folder with tokenizer.json or a hub id")
+    try:
+        if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
+            from modelscope import snapshot_download
+
+            return str(Path(snapshot_download(name, allow_patterns=["tokenizer.json"])) / "tokenizer.json")
+        from huggingface_hub import hf_hub_download
+
+        return hf_hub_download(name, "tokenizer.json")
+    except Exception as error:  # the hubs' clients raise dozens of types; all mean that it does not come
+        raise UserError(
+            f"--tokenizer {name}: cannot be fetched ({type(error).__name__}); set HF_ENDPOINT to a mirror or "
+            "USE_MODELSCOPE_HUB=1, or give a folder that holds tokenizer.json"
+        ) from error
+
+
+def main() -> None:
+    """Parse the command line and run every step."""
+    args = parse_args()
+    from scripts.prepare.pipeline import prepare
+
+    prepare(args, find_tokenizer(args.tokenizer))
+
+
+if __name__ == "__main__":
+    run_main(main)
