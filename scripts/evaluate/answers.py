@@ -100,6 +100,7 @@ def split_reasoning(text: str, prompt_opened: bool = False) -> Reasoning:
 def _patterns(letters: str) -> dict[str, re.Pattern]:
     """Patterns for a set of letters; each has the chosen one in its last group."""
     upper, any_case = f"([{letters}])", f"([{letters}{letters.lower()}])"
+    other = r"[^A-Za-z0-9\n\u3400-\u9fff]"
     alone = r"(?![A-Za-z0-9'’+])(?!-\w)(?![./][a-z])"
     also = rf"(?:maybe |possibly |option |choice |选项?)*[(\[\"']*{upper}(?![A-Za-z0-9])"
     listed = rf"(?:\s*[,、]\s*[{letters}])*(?:\s*,?\s*(?:and|or|和|或)\s*[{letters}])?[)\]\s]*(?:[.。;\n]|$)"
@@ -108,10 +109,10 @@ def _patterns(letters: str) -> dict[str, re.Pattern]:
         "verdict": (rf"(?<![A-Za-z0-9]){upper}{VERDICT}", 0),
         "weak": (rf"{WEAK}{upper}{alone}(?=[)\]\"'”]*(?:[.:,;。、\n]|\s*$))", 0),
         "line": (
-            rf"^[^\w\n]*(?:option\s+|choice\s+|选项)?{upper}{alone}(?:[)\].:、,。]|\s*$|\s(?=[A-Z])|(?=[\u3400-\u9fff]))",
+            rf"^{other}*(?:option\s+|choice\s+|选项)?{upper}{alone}(?:[)\].:、,。]|\s*$|\s(?=[A-Z])|(?=[\u3400-\u9fff]))",
             re.M,
         ),
-        "bare": (rf"^\W*{any_case}\W*$", 0),
+        "bare": (rf"^{other}*{any_case}{other}*$", 0),
         "mark": (rf"(?<![A-Za-z0-9.]){upper}(?:[.):]|、(?![{letters}]))", 0),
         "joint": (
             rf"[)\]}}\"'”.\s]*(?:and/or|or|and|[&/|]|,? or|或者?|还是|[和及与])\s*{also}"
