@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts.common import UserError, run_main
+from scripts.common import NOTICE, UserError, run_main
 
 
 def perplexity(argv: list[str]) -> None:
@@ -49,11 +49,54 @@ def report(argv: list[str]) -> None:
 COMMANDS = {"perplexity": perplexity, "report": report}
 
 
+def everything() -> None:
+    """Evaluate base and tuned model on everything and write results/<run>/."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.evaluate",
+        description=everything.__doc__ + " Other commands: " + ", ".join(COMMANDS) + ".",
+        epilog="examples:\n"
+        "  python -m scripts.evaluate                                  the last finished run\n"
+        "  python -m scripts.evaluate --model DIR --adapter DIR --budget '256 1024' --limit 200\n"
+        "  python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned\n"
+        "  OPENAI_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME\n\n" + NOTICE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", help="base model: folder or hub id; with --engine server its served name (default: the last run's)")
+    add("--adapter", help="LoRA adapter's folder; with --engine server the tuned model's served name")
+    add("--recipe", help="training recipe: precision and template (default: the adapter's own)")
+    add("--data", help="held-out prepared records (default: the run's test split)")
+    add("--engine", choices=("hf", "server"), default="hf", help="this process (hf) or an OpenAI-compatible server")
+    add("--base-url", help="the server's address, ending in /v1")
+    add("--budget", nargs="+", help="thinking budgets in tokens, e.g. 256 1024")
+    add("--answer-tokens", type=int, help="most tokens of an answer after the thought")
+    add("--limit", type=int, help="only the first N items of each benchmark and prompt set")
+    add("--sampling", choices=("greedy", "r1"), default="greedy", help="r1: temperature 0.6, top_p 0.95")
+    add("--seeds", type=int, nargs="+", help="one pass each (42); more than one needs --sampling r1")
+    add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")
+    add("--batch-size", type=int, help="prompts at once; with --engine server requests at once")
+    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: as in training)")
+    add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; its key is read from OPENAI_API_KEY")
+    add("--judge-model", help="the judge's name")
+    add("--out", help="results folder (default: results/<run>)")
+    options = parser.parse_args()
+    if len(options.seeds or []) > 1 and options.sampling == "greedy":
+        raise UserError("--seeds: greedy runs do not differ by seed; add --sampling r1")
+    if bool(options.judge_url) != bool(options.judge_model):
+        raise UserError("--judge-url and --judge-model belong together; found only one of them")
+    from scripts.evaluate.run import make_plan, run
+
+    print(f"wrote {run(make_plan(options))}\n{NOTICE}")
+
+
+COMMANDS = {"perplexity": perplexity, "report": report}
+
+
 def main() -> None:
     """Dispatch to a command; without one, run everything."""
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         return COMMANDS[sys.argv[1]](sys.argv[2:])
-    raise UserError(f"expected one of {', '.join(COMMANDS)}")
+    return everything()
 
 
 if __name__ == "__main__":

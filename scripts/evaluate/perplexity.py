@@ -14,6 +14,7 @@ from typing import Any
 
 from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, provenance, read_jsonl, write_json
 from scripts.evaluate.models import Store, Subject, as_model, key_of
+from scripts.evaluate.stats import bootstrap_ppl, is_gain
 
 PARTS = ("reasoning", "answer")
 EDGES = (0, 64, 128, 256, 512, 1024, 2048, 1 << 31)
@@ -108,38 +109,17 @@ def summarise(rows: list[dict], parts: tuple[str, ...] = PARTS, seed: int = 42) 
         for name in ("base", "tuned")
     }
     result: dict[str, Any] = {}
+    columns = {name: [list(column) for column in zip(*pairs.values(), strict=True)] for name, pairs in sums.items()}
     for name, pairs in sums.items():
         if pairs:
-            ppl, interval = _bootstrap([list(column) for column in zip(*pairs.values(), strict=True)], seed)
-            tokens = int(sum(count for _, count in pairs.values()))
-            result[name] = {"ppl": ppl, "n": len(pairs), "ci95": interval, "tokens": tokens}
+            found = bootstrap_ppl(*columns[name], seed=seed)
+            result[name] = {"ppl": found["value"], "n": found["n"], "ci95": found["ci95"]}
+            result[name]["tokens"] = sum(columns[name][1])
     if sums["base"] and sums["tuned"]:
-        columns = [[*sums["base"][key], *sums["tuned"][key]] for key in sums["base"]]
-        change, interval = _bootstrap([list(column) for column in zip(*columns, strict=True)], seed)
-        gain = interval is not None and interval[1] < 0
-        result["difference"] = {"ppl": change, "n": len(columns), "ci95": interval, "gain": gain}
+        found = bootstrap_ppl(*columns["base"], *columns["tuned"], seed=seed)
+        gain = is_gain(found["ci95"], better=-1)
+        result["difference"] = {"ppl": found["value"], "n": found["n"], "ci95": found["ci95"], "gain": gain}
     return result
-
-
-def _bootstrap(columns: list[list[float]], seed: int) -> tuple[float | None, list[float] | None]:
-    """Perplexity of (nll, tokens) columns, or the difference of two such pairs, with its 95% interval."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    def statistic(*sums: Any, axis: int = -1) -> Any:
-        ppl = [np.exp(sums[i].sum(axis) / sums[i + 1].sum(axis)) for i in range(0, len(sums), 2)]
-        return ppl[0] if len(ppl) == 1 else ppl[1] - ppl[0]
-
-    data = [np.asarray(column, dtype=float) for column in columns]
-    if data[1].sum() == 0:
-        return None, None
-    value = float(statistic(*data))
-    if len(data[0]) < 2:
-        return value, None
-    options = {"paired": True, "vectorized": True, "method": "percentile", "batch": 500, "n_resamples": 9999}
-    with np.errstate(invalid="ignore"):
-        interval = bootstrap(data, statistic, **options, rng=np.random.default_rng(seed)).confidence_interval
-    return value, [float(interval.low), float(interval.high)]
 
 
 def evaluate(

@@ -29,6 +29,7 @@ def build_tiny(folder: Path) -> tuple[str, str]:
     tokenizer.add_special_tokens([BOS, EOS])
     tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in (USER, ASSISTANT, "<think>", "</think>")])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS)
+    torch.set_num_threads(1)  # so small that a second thread only costs
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,

@@ -1,0 +1,261 @@
+"""Let a model think up to a budget, then answer: on this machine (lm-eval's ``hf`` model) or behind a server.
+
+Every prompt ends with ``<｜Assistant｜><think>\\n`` for base and tuned alike: DeepSeek's own chat template opens the
+thought, LLaMA-Factory's leaves it to the model, and a base model that may skip thinking would not be comparable.
+At a budget an open thought is closed with ``</think>`` and the answer asked for (budget forcing, as in s1 and m1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.common import ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, USER, UserError
+from scripts.evaluate.client import Client, Fault
+from scripts.evaluate.models import Store, Subject, as_model, key_of
+
+R1_SAMPLING = {"temperature": 0.6, "top_p": 0.95}  # DeepSeek-R1's recommended settings
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to ask. ``cue``: how a forced answer begins; ``choices``: what may follow it (one is chosen)."""
+
+    id: str
+    text: str
+    cue: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass
+class Piece:
+    """Generated text, its number of tokens, and whether the model ended it by itself."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+class LocalEngine:
+    """A model in this process, through lm-eval's HFLM: left-padded batches, greedy or sampled."""
+
+    prefill = True
+
+    def __init__(self, subject: Subject, name: str, batch_size: int = 16) -> None:
+        self.subject, self.name, self.batch_size = subject, name, batch_size
+        self.identity = subject.identity(name)
+
+    def prompt(self, text: str) -> str:
+        """The prompt with an opened thought, as text that gives exactly the template's tokens."""
+        _, tokenizer, template = self.subject.loaded()
+        ids, _ = template.encode_oneturn(
+            tokenizer, [{"role": "user", "content": text}, {"role": "assistant", "content": THINK_OPEN}]
+        )
+        prompt = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if tokenizer(prompt, add_special_tokens=False)["input_ids"] != ids:
+            raise UserError(f"the tokenizer does not round-trip {text[:60]!r}; is transformers older than 5?")
+        return prompt + THINK_OPEN
+
+    def count(self, text: str) -> int:
+        """Tokens in a text."""
+        return len(self.subject.loaded()[1](text, add_special_tokens=False)["input_ids"])
+
+    def generate(self, prompts: Sequence[str], limit: int, sampling: dict[str, Any], seed: int) -> list[Piece]:
+        """Continue every prompt by at most ``limit`` tokens."""
+        import torch
+
+        tokenizer = self.subject.loaded()[1]
+        lm = self._hflm()
+        ids, mask = lm.tok_batch_encode(list(prompts))
+        ids, mask = ids.to(lm.device), mask.to(lm.device)
+        torch.manual_seed(seed)
+        options = {"attention_mask": mask, "eos_token_id": tokenizer.eos_token_id, **sampling}
+        if sampling:
+            options["do_sample"] = True
+        with as_model(lm.model, self.name), torch.inference_mode():
+            rows = lm._model_generate(ids, max_length=ids.shape[1] + limit, stop=[], **options)[:, ids.shape[1] :]
+        pieces = []
+        for row in rows.tolist():
+            ended = tokenizer.eos_token_id in row
+            row = row[: row.index(tokenizer.eos_token_id)] if ended else row
+            text = tokenizer.decode(row, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            pieces.append(Piece(text.rstrip("\ufffd"), len(row) + ended, ended))
+        return pieces
+
+    def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
+        """The likeliest of each prompt's choices, by the first token in which they differ."""
+        import torch
+
+        tokenizer = self.subject.loaded()[1]
+        lm = self._hflm()
+        ids, mask = lm.tok_batch_encode(list(prompts))
+        with as_model(lm.model, self.name), torch.inference_mode():
+            positions = (mask.cumsum(-1) - 1).clamp(min=0).to(lm.device)
+            output = lm.model(
+                ids.to(lm.device), attention_mask=mask.to(lm.device), position_ids=positions, logits_to_keep=1
+            )
+        chosen = []
+        for row, options in zip(output.logits[:, -1].float().cpu(), choices, strict=True):
+            first = [tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
+            if len(set(first)) < len(first):
+                raise UserError(f"choices {options} share their first token; give them other letters")
+            chosen.append(options[int(row[first].argmax())])
+        return chosen
+
+    def _hflm(self) -> Any:
+        if not hasattr(self.subject, "hflm"):
+            from lm_eval.models.huggingface import HFLM
+
+            model, tokenizer, _ = self.subject.loaded()
+            self.subject.hflm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size)
+        return self.subject.hflm
+
+
+class ServerEngine:
+    """A model behind an OpenAI-compatible server. Without /v1/completions (LLaMA-Factory's) no budget can be set."""
+
+    def __init__(self, client: Client, name: str, concurrency: int = 8) -> None:
+        self.client, self.name, self.batch_size = client, name, concurrency
+        self.prefill = client.can_complete()
+        self.identity = {"server": client.base_url, "model": client.model, "prefill": self.prefill}
+
+    def prompt(self, text: str) -> str:
+        """The prompt with an opened thought; for a chat server the message (its own template applies)."""
+        return f"{BOS}{USER}{text}{ASSISTANT}{THINK_OPEN}" if self.prefill else text
+
+    def count(self, text: str) -> int:
+        """Words and Chinese characters: the server's tokenizer is not at hand."""
+        import re
+
+        return len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", text))
+
+    def generate(self, prompts: Sequence[str], limit: int, sampling: dict[str, Any], seed: int) -> list[Piece]:
+        """Ask all prompts at once; a server that fails for good stops the run, finished items stay finished."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def ask(prompt: str) -> Piece:
+            call = self.client.complete if self.prefill else self.client.chat
+            try:
+                got = call(prompt, limit, seed=seed, **(sampling or {"temperature": 0}))
+            except Fault as fault:
+                raise UserError(
+                    f"{self.client.base_url}: gave up after {self.client.attempts} attempts ({fault}; faults so far "
+                    f"{dict(self.client.faults)}); nothing was scored wrong: mend the server and run the command again"
+                ) from fault
+            text = got["text"].removesuffix(EOS)
+            return Piece(text, got["tokens"] or self.count(text), got["finish"] != "length")
+
+        with ThreadPoolExecutor(self.batch_size) as pool:
+            return list(pool.map(ask, prompts))
+
+    def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
+        """A few tokens after the cue; what they say is left to answers.py."""
+        return [piece.text for piece in self.generate(prompts, 8, {}, 0)]
+
+
+@dataclass
+class State:
+    """One item on its way: ``text`` so far after the opened thought, ``final`` once the model closed the thought."""
+
+    item: Item
+    prompt: str
+    text: str = ""
+    stopped: bool = False  # the model ended its turn inside the thought
+    final: dict[str, Any] | None = None
+    outputs: dict[str, dict] = field(default_factory=dict)
+
+
+@dataclass
+class Thinker:
+    """Asks items in a fixed order of batches, keeps finished ones in ``store`` and never asks them again.
+
+    A batch is formed from all items, finished or not, so that padding (and with it rounding) is the same in a rerun.
+    """
+
+    engine: LocalEngine | ServerEngine
+    store: Store
+    budgets: tuple[int, ...]
+    answer_tokens: int
+    sampling: dict[str, Any] = field(default_factory=dict)
+    seed: int = 42
+
+    def answer(self, items: Iterable[Item], task: str) -> list[dict]:
+        """One row per item, with ``outputs``: budget (as text) → text and what is known about it.
+
+        ``opened``: the text continues an opened thought; ``forced``: the thought was closed for the model;
+        ``cut``: the thought was still open at the budget, or the answer at its own limit.
+        """
+        from tqdm import tqdm
+
+        items = list(items)
+        prompts = [self.engine.prompt(item.text) for item in items]
+        settings = [self.engine.identity, self.budgets, self.answer_tokens, self.sampling, self.seed]
+        keys = [key_of(*settings, item.__dict__) for item in items]
+        order = sorted(range(len(items)), key=lambda i: (-len(prompts[i]), i))
+        size = self.engine.batch_size
+        for begin in tqdm(range(0, len(order), size), desc=f"{task}: {self.engine.name}", unit="batch"):
+            batch = order[begin : begin + size]
+            if all(keys[i] in self.store.rows for i in batch):
+                continue
+            began = time.perf_counter()
+            states = [State(items[i], prompts[i]) for i in batch]
+            self._run(states, int(key_of(self.seed, keys[batch[0]])[:7], 16))
+            about = {"task": task, "model": self.engine.name, "seed": self.seed}
+            about["seconds"] = round((time.perf_counter() - began) / len(batch), 4)
+            rows = [{"key": keys[i], **about, "outputs": state.outputs} for i, state in zip(batch, states, strict=True)]
+            self.store.add([row for row in rows if row["key"] not in self.store.rows])
+        return [self.store.rows[key] | {"id": item.id} for key, item in zip(keys, items, strict=True)]
+
+    def _run(self, states: list[State], seed: int) -> None:
+        if not self.engine.prefill:
+            limit = self.budgets[-1] + self.answer_tokens
+            for state, piece in zip(states, self._generate(states, limit, seed), strict=True):
+                opened = (
+                    "<think>" not in piece.text and not piece.ended
+                )  # else an open thought would pass for an answer
+                state.outputs[str(self.budgets[-1])] = self._output(piece.text, opened, False, not piece.ended)
+            return
+        used = 0
+        for budget in self.budgets:
+            going = [state for state in states if not state.final and not state.stopped]
+            closing = []
+            for state, piece in zip(going, self._generate(going, budget - used, seed), strict=True):
+                state.text += piece.text
+                if "</think>" in state.text:
+                    closing.append(state)
+                    state.final = self._output(state.text, True, False, not piece.ended)
+                else:
+                    state.stopped = piece.ended
+            running = [state for state in closing if state.final["cut"]]
+            for state, piece in zip(running, self._generate(running, self.answer_tokens, seed), strict=True):
+                state.final = self._output(state.text + piece.text, True, False, not piece.ended)
+            self._force([state for state in states if not state.final], str(budget), seed)
+            for state in states:
+                state.outputs.setdefault(str(budget), state.final)
+            used = budget
+
+    def _force(self, states: list[State], budget: str, seed: int) -> None:
+        """Close each open thought and ask for the answer; the thought itself stays open for larger budgets."""
+        for choosing in (True, False):
+            group = [state for state in states if bool(state.item.choices) == choosing]
+            closed = [state.text.rstrip() + THINK_CLOSE + state.item.cue for state in group]
+            prompts = [state.prompt + text for state, text in zip(group, closed, strict=True)]
+            if choosing and group:
+                tails = self.engine.choose(prompts, [state.item.choices for state in group])
+            else:
+                tails = [piece.text for piece in self._ask(prompts, self.answer_tokens, seed)]
+            for state, text, tail in zip(group, closed, tails, strict=True):
+                state.outputs[budget] = self._output(text + tail, True, True, not state.stopped)
+
+    def _generate(self, states: list[State], limit: int, seed: int) -> list[Piece]:
+        return self._ask([state.prompt + state.text for state in states], limit, seed)
+
+    def _ask(self, prompts: list[str], limit: int, seed: int) -> list[Piece]:
+        return self.engine.generate(prompts, limit, self.sampling, seed) if prompts else []
+
+    def _output(self, text: str, opened: bool, forced: bool, cut: bool) -> dict[str, Any]:
+        thought, _, answer = text.partition("</think>")
+        counts = {"thought_tokens": self.engine.count(thought), "answer_tokens": self.engine.count(answer)}
+        return {"text": text, "opened": opened, "forced": forced, "cut": cut, **counts}

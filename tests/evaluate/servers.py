@@ -1,0 +1,80 @@
+"""A scripted OpenAI-compatible server over real HTTP, with faults on demand."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Script:
+    """``reply(prompt) -> text``; ``faults``: one is taken per request until none is left."""
+
+    def __init__(self, reply: Callable[[str], str], faults: tuple = (), completions: bool = False) -> None:
+        self.reply, self.faults, self.completions = reply, list(faults), completions
+        self.prompts: list[str] = []
+        self.lock = threading.Lock()
+
+
+@contextmanager
+def serve(script: Script) -> Iterator[str]:
+    """Serve ``script`` on 127.0.0.1; yields the base URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send(200, {"data": []})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/v1/completions" and not script.completions:
+                return self._send(404, {"detail": "Not Found"})
+            with script.lock:
+                fault = script.faults.pop(0) if script.faults else None
+            if isinstance(fault, int):
+                return self._send(fault, {"error": "busy"}, {"Retry-After": "0"} if fault == 429 else {})
+            if fault == "drop":  # the connection ends in the middle of the answer
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b'{"choices": [{"mess')
+                self.close_connection = True
+                return None
+            if fault == "slow":
+                time.sleep(1.5)
+            if fault == "html":
+                return self._raw(200, b"<html>gateway</html>")
+            if fault == "empty":
+                return self._send(200, {"choices": []})
+            prompt = body.get("prompt") or body["messages"][0]["content"]
+            with script.lock:
+                script.prompts.append(prompt)
+            text = script.reply(prompt)
+            said = {"text": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}
+            words = len(text.split())
+            return self._send(
+                200, {"choices": [{**said, "finish_reason": "stop"}], "usage": {"completion_tokens": words}}
+            )
+
+        def _send(self, status: int, body: dict, headers: dict | None = None) -> None:
+            self._raw(status, json.dumps(body).encode(), headers)
+
+        def _raw(self, status: int, data: bytes, headers: dict | None = None) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
