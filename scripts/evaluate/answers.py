@@ -205,24 +205,28 @@ def _by_text(passages: list[str], options: dict[str, str]) -> str | None:
     return None
 
 
+def in_language(text: str, lang: str) -> bool:
+    """Whether a text is in ``zh`` (at least half Chinese among Chinese characters and Latin words) or ``en`` (at most a
+    fifth). True for any other ``lang``, which is not checked, and for a text like "C", which has no language.
+    """
+    chinese, words = len(CJK.findall(text)), len(WORD.findall(text))
+    share = chinese / max(1, chinese + words)
+    return {"zh": share >= 0.5, "en": share <= 0.2}.get(lang, True) or chinese + words == 0
+
+
 def format_problems(text: str, question_lang: str, prompt_opened: bool = False) -> list[str]:
     """Names of what is wrong with an output's form, in a fixed order; empty where it is well formed.
 
-    no_reasoning, unclosed_reasoning, repeated_tag, no_answer, special_token, answer_language. The language is checked
-    for questions in ``zh`` and ``en``: Chinese characters are at least half of an answer's characters and words in
-    the first, at most a fifth in the second; a bare letter has no language.
+    no_reasoning, unclosed_reasoning, repeated_tag, no_answer, special_token, answer_language (see ``in_language``).
     """
     parts = split_reasoning(text, prompt_opened)
     opened, closed = len(OPEN.findall(text)) + prompt_opened, len(CLOSE.findall(text))
-    chinese, words = len(CJK.findall(parts.answer)), len(WORD.findall(parts.answer))
-    share = chinese / max(1, chinese + words)
-    foreign = {"zh": share < 0.5, "en": share > 0.2}.get(question_lang, False) and chinese + words > 0
     problems = {
         "no_reasoning": not parts.thought,
         "unclosed_reasoning": not parts.closed,
         "repeated_tag": max(opened, closed) > 1,
         "no_answer": not parts.answer,
         "special_token": bool(SPECIAL.search(text)),
-        "answer_language": foreign,
+        "answer_language": not in_language(parts.answer, question_lang),
     }
     return [name for name, found in problems.items() if found]
