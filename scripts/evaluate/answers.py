@@ -28,7 +28,7 @@ NAMED = re.compile(
 )
 # Words between a cue and its letter. There is no "not" here: a denied letter is no statement.
 FILLER = (
-    r"(?:[\s\"'“”‘’:=>\-–—→(\[{<「『【《】\]}]|选择?项?|答案|应该?|最?可能|字母|[是为当即就了的]|(?:is|be|are|was|it|should|must|"
+    r"(?:[\s\"'“”‘’:=>\-–—→(\[{<「『【《】\]}]|选择?项?|答案|应该?|最?可能|字母|[是为当即就了的择定取]|(?:is|be|are|was|it|should|must|"
     r"would|will|to|has|seems?|therefore|thus|then|most|likely|probably|clearly|definitely|indeed|still|also|the|"
     r"option|choice|letter|answer|key|either|both|between|boxed|correct|best|only)\b){0,40}?"
 )
@@ -37,7 +37,7 @@ CUE = (
     r"(?:\\boxed|\bans\b\.?|\b(?:answers?|(?:correct|right|best|final|appropriate|likely|suitable|selected|chosen|my) "
     r"(?:choice|option|selection|letter|pick|response|one|statement))\b" + GAP + r"|"
     r"\b(?:choose|chose|pick|picked|select|selected|(?:go|going|went) with|opt(?:ed)? for|settled? on|say|guess|"
-    r"actually|correction|instead|lean(?:ing)? towards?|points? to|final|it's|it is)\b|"
+    r"lean(?:ing)? towards?|points? to|final|it's|it is)\b|\b(?:actually|correction|instead|wait|no),?(?=\s)|"
     r"\b(?:not|n't) (?:option )?\(?[A-J]\)?,? (?:but|rather)\b|而是|应该?[是为]|应当[是为]|"
     r"答案(?:应该?|就|只能)?|(?<![不没勿别可候非挑])选(?!项|用)|(?:正确|最佳|合适|适当|恰当|符合|错误|不当)的?(?:选项|选择|一项|说法|叙述))"
 )

@@ -71,6 +71,7 @@ UNITS: dict[str, Callable[[str], list]] = {
     "lines": _lines,
     "paragraphs": lambda text: [part for part in re.split(r"\n\s*\n", text) if part.strip()],
     "bold": re.compile(r"\*\*[^*\n]+\*\*").findall,
+    "letters": re.compile(r"[A-Za-zＡ-Ｚａ-ｚ]").findall,
     "digits": re.compile(r"[0-9０-９]").findall,
     "placeholders": re.compile(r"\[[^\[\]\n]+\]").findall,
     "questions": re.compile(r"[?？]").findall,
