@@ -58,12 +58,15 @@ def shuffled_answers(
 
     ``choices``: (items,) letters read, None where unparsed; ``keys``: (items,) right letters; ``score(choice, key)``:
     the evaluation's own scorer. The 99.9% band comes from plain equality of letters, so a scorer that knows more than
-    the letter, or is kinder, falls out of it.
+    the letter, or is kinder, falls out of it. Uninformative where only one letter is chosen or right.
     """
     import numpy as np
 
     if (thin := _too_few("shuffled_answers", sum(c is not None for c in choices), len(choices))) is not None:
         return thin
+    if len(set(choices) - {None}) < 2 or len(set(keys)) < 2:
+        detail = "only one letter is chosen or right: dealing the answers anew changes nothing"
+        return {"name": "shuffled_answers", "status": "uninformative", "detail": detail, "n": len(keys)}
     dealt = np.random.default_rng(seed + 1).permutation(len(choices))
     accuracy = sum(score(choices[i], key) for i, key in zip(dealt, keys, strict=True)) / len(keys)
     band = permutation_band(choices, keys, seed=seed)

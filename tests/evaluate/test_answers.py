@@ -140,12 +140,12 @@ BY_TEXT = [
     ("最可能的诊断是急性胆囊炎。", OPTIONS_ZH, "D", "the longer option hides 胆囊炎"),
     ("胆囊炎", OPTIONS_ZH, "C", ""),
     ("答案是急性胰腺炎", OPTIONS_ZH, "B", ""),
-    ("The answer is vitamin A.", {"A": "Vitamin B12", "B": "Vitamin A"}, "B", "its text, not the letter in it"),
+    ("The answer is vitamin A.", {"A": "Vitamin B12", "B": "Vitamin A"}, "B", "the text, not its letter"),
     (
         "Hepatitis B",
         {"A": "Hepatitis A", "B": "Hepatitis C", "C": "Hepatitis B"},
         "C",
-        "its text, not the letter in it",
+        "the text, not its letter",
     ),
     ("The answer is A. Doxycycline", OPTIONS, "A", "the letter is what was asked for"),
 ]
@@ -169,8 +169,11 @@ def test_extract_choice_by_the_options_text(text: str, options: dict, want: str 
         ("The answer is (I).", "I"),
         ("I think it is hard to say.", None),
         ("E", "E"),
-    ]
-    + [("The answer is E. coli.", None), ("I cannot say.", None), ("**G. Zinc**", "G"), ("The answer is K.", None)],
+        ("The answer is E. coli.", None),
+        ("I cannot say.", None),
+        ("**G. Zinc**", "G"),
+        ("The answer is K.", None),
+    ],
 )
 def test_ten_options(text: str, want: str | None) -> None:
     assert extract_choice(text, "ABCDEFGHIJ") == want

@@ -1,0 +1,85 @@
+"""Each control passes on a sound evaluation, fails when its cause is planted, and never passes on too little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.evaluate.controls import base_against_itself, judge_says_first, shuffled_answers
+
+RNG = np.random.default_rng(0)
+KEYS = list(RNG.choice(list("ABCD"), 200))
+GOOD = [key if RNG.random() < 0.7 else "A" for key in KEYS]
+RIGHT = [float(choice == key) for choice, key in zip(GOOD, KEYS, strict=True)]
+
+
+def joined(first: str, second: str) -> str:
+    """What the pairwise evaluation does with a judge's verdicts on (base, tuned) and on (tuned, base)."""
+    one, other = {"first": "base", "second": "tuned"}[first], {"first": "tuned", "second": "base"}[second]
+    return one if one == other else "tie"
+
+
+def test_the_same_run_twice_shows_no_difference() -> None:
+    found = base_against_itself(RIGHT, RIGHT)
+    assert found["status"] == "passed"
+    assert "0 of 200 items differ" in found["detail"]
+
+
+def test_planted_another_model_in_the_second_run() -> None:
+    second = [1.0 if i % 5 == 0 else right for i, right in enumerate(RIGHT)]
+    assert base_against_itself(RIGHT, second)["status"] == "failed"
+
+
+def test_planted_a_drift_of_the_log_likelihoods() -> None:
+    nll = list(RNG.random(50) + 2)
+    assert base_against_itself(nll, [x + 1e-6 for x in nll], tolerance=1e-4)["status"] == "passed"
+    assert base_against_itself(nll, [x + 1e-2 for x in nll], tolerance=1e-4)["status"] == "failed"
+
+
+def test_planted_an_item_lost_between_the_runs() -> None:
+    assert base_against_itself(RIGHT, RIGHT[:-1])["status"] == "failed"
+
+
+def test_a_judge_that_says_first_ends_in_ties() -> None:
+    assert judge_says_first([joined("first", "first")] * 20)["status"] == "passed"
+
+
+def test_planted_only_one_order_is_asked() -> None:
+    assert judge_says_first(["base"] * 20)["status"] == "failed"
+    assert judge_says_first(["tie"] * 19 + ["tuned"])["status"] == "failed"
+
+
+def test_shuffled_answers_fall_to_chance() -> None:
+    assert shuffled_answers(GOOD, KEYS)["status"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "scorer"),
+    [
+        ("unparsed counts as right", lambda choice, key: float(choice == key or choice is None)),
+        ("everything is right", lambda choice, key: 1.0),
+        ("nothing is right", lambda choice, key: 0.0),
+        ("the better of two guesses", lambda choice, key: float(key in (choice, "A"))),
+    ],
+)
+def test_planted_a_scorer_that_does_not_compare_letters(name: str, scorer) -> None:
+    choices = [choice if i % 4 else None for i, choice in enumerate(GOOD)]
+    assert shuffled_answers(choices, KEYS, scorer)["status"] == "failed", name
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        base_against_itself([], []),
+        base_against_itself([1.0] * 5, [1.0] * 5),
+        base_against_itself([None] * 150 + [1.0] * 50, [None] * 150 + [1.0] * 50),
+        judge_says_first([]),
+        judge_says_first(["unscored"] * 30 + ["tie"] * 20),
+        shuffled_answers([], []),
+        shuffled_answers([None] * 120 + GOOD[120:], KEYS),
+        shuffled_answers(["A"] * 200, KEYS),
+        shuffled_answers(GOOD, ["A"] * 200),
+    ],
+)
+def test_too_little_is_uninformative_never_passed(found: dict) -> None:
+    assert found["status"] == "uninformative"
