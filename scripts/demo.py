@@ -109,7 +109,7 @@ class Demo:
             name,
             [
                 *[*PYTHON, "scripts.evaluate", "perplexity", "--model", str(self.base), *adapter],
-                *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "1024"],
+                *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "2048"],
                 *["--out", str(self.results)],
             ],
             self.results / "perplexity.json",
@@ -135,7 +135,7 @@ class Demo:
             "Prepare the records",
             [
                 *[*PYTHON, "scripts.prepare", self.source, "--out", str(self.data), "--name", "demo"],
-                *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "1024"],
+                *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "2048"],
                 *["--val", "0.05", "--test", "0.25"],
             ],
             self.data,

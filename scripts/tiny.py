@@ -1,15 +1,18 @@
 """A tiny stand-in for the base model, made on this machine: same architecture, special tokens and chat template.
 
-DeepSeek-R1-Distill-Qwen-7B is a Qwen2 model with DeepSeek-R1's turn marks; so is this one, with about 3 million random
+DeepSeek-R1-Distill-Qwen-7B is a Qwen2 model with DeepSeek-R1's turn marks; so is this one, with about 2.6 million random
 weights and a byte-level BPE vocabulary learned from the given texts. It is for demonstrations and tests.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from scripts.common import ASSISTANT, BOS, EOS, USER
+from scripts.common import ASSISTANT, BOS, EOS, USER, run_main
+from scripts.prepare.load import read_rows
 
 # As the official chat template: the generation prompt opens the thought.
 CHAT_TEMPLATE = (
@@ -21,7 +24,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 4096) -> None:
+def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048) -> None:
     """Learn a byte-level BPE tokenizer from ``texts`` and save it in ``folder`` in Hugging Face's layout."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -57,7 +60,7 @@ def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 4096) 
     fast.save_pretrained(folder)
 
 
-def build_model(folder: Path, hidden: int = 192, layers: int = 4, seed: int = 42) -> None:
+def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42) -> None:
     """Save a randomly initialised Qwen2 model for the tokenizer in ``folder`` beside it (float32)."""
     import torch
     from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
@@ -84,9 +87,16 @@ def build_model(folder: Path, hidden: int = 192, layers: int = 4, seed: int = 42
     model.save_pretrained(folder)
 
 
-def main() -> None:
-    import argparse
+def strings(row: bytes) -> list[str]:
+    """The texts of one raw row; none of a row that is not a JSON object (preparing rejects and reports it)."""
+    try:
+        value = json.loads(row)
+    except ValueError:
+        return []
+    return [text for text in value.values() if isinstance(text, str)] if isinstance(value, dict) else []
 
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Build the demo's tiny model (random weights) and its tokenizer from raw records.",
         epilog="example: python -m scripts.tiny data/sample.jsonl --out saves/tiny_init",
@@ -95,7 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("saves/tiny_init"), help="folder (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
-    texts = [str(value) for row in load_rows([args.source]) for value in row.values()]
+    texts = [text for _, row in read_rows(args.source) for text in strings(row)]
     build_tokenizer(texts, args.out)
     build_model(args.out, seed=args.seed)
 
