@@ -109,9 +109,10 @@ VALUES |= dict.fromkeys(("words", "keys", "lists", "titles", "options"), list)
 
 def check(constraint: dict[str, Any], answer: str) -> bool:
     """Whether an answer (without its reasoning) follows one constraint; raises UserError for one that is malformed."""
-    kind, parameters = constraint.get("type"), {name: value for name, value in constraint.items() if name != "type"}
+    kind = constraint.get("type") if isinstance(constraint, dict) else None
     if kind not in CHECKS:
-        raise UserError(f"found constraint {constraint}; expected a `type` among {', '.join(CHECKS)}")
+        raise UserError(f"found constraint {constraint!r}; expected a `type` among {', '.join(CHECKS)}")
+    parameters = {name: value for name, value in constraint.items() if name != "type"}
     for name, value in parameters.items():
         allowed = VALUES.get(name, ())
         fits = value in allowed if isinstance(allowed, tuple) else type(value) is allowed and value not in ("", [])
