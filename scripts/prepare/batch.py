@@ -146,20 +146,20 @@ def process(
             row.reason = "other_language"
     alive = [row for row in alive if row.reason is None]
     tokens = tokenise([row.record.question for row in alive])
-    for row, leak in zip(alive, index.search(tokens), strict=True):
+    sets, keys = features(tokens), text_keys(tokens)
+    for row, leak in zip(alive, index.search(tokens, sets), strict=True):
         if leak:
             row.reason, row.leak = leak.kind, leak.item
     outputs = [f"{THINK_OPEN}{row.record.thought}{THINK_CLOSE}{row.record.answer}" for row in alive]
     counted = count_tokens(rules.tokenizer, [row.record.question for row in alive], outputs)
-    for row, count, key in zip(alive, counted, text_keys(tokens).tolist(), strict=True):
+    for row, count, key in zip(alive, counted, keys.tolist(), strict=True):
         row.tokens, row.id = count, row.id or f"{row.record.lang or 'xx'}-{key:016x}"
         if row.reason is None and count > rules.cutoff_len:
             row.reason = "too_long"
         text = f"{row.record.question}\n{row.record.thought}\n{row.record.answer}"
         row.warnings = sum(1 << WARNINGS.index(kind) for kind in clean.personal_data(text))
     kept = np.flatnonzero([row.reason is None for row in alive])
-    tokens = tokenise([alive[i].record.question for i in kept])
-    sets = features(tokens)
+    sets = sets.take(kept)
     temporary = stem.with_name(f".tmp-{os.getpid()}-{stem.name}")
     output_of = {id(row): output for row, output in zip(alive, outputs, strict=True)}
     with temporary.open("wb") as file:
@@ -175,7 +175,7 @@ def process(
         warnings=np.array([row.warnings for row in done], np.uint8),
         ids=np.array([alive[i].id.encode() for i in kept], dtype=bytes if len(kept) else "S1"),
         thought=np.array([len(alive[i].record.thought) for i in kept], np.int32),
-        key=text_keys(tokens),
+        key=keys[kept],
         sketch=sketch(sets, rules.seed),
         feature=(sets.hashes >> np.uint64(32)).astype(np.uint32),
         features=np.diff(sets.starts).astype(np.int32),

@@ -40,19 +40,22 @@ HAN = re.compile("[\u3400-\u9fff]+")
 LETTERS = re.compile(r"[^\W\d_]+")
 OTHER_SCRIPT = re.compile("[\u0400-\u052f\u0590-\u06ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\uac00-\ud7af]")
 ENGLISH = frozenset(
-    "the of and to is with for are that it what which this she he his her be or not by as an at from has have if can "
-    "how does do when most these it's let's i'm so we my you your likely".split()
+    "the of and to in is was were with for are that it what which this she he his her be or not by as an at from has "  # noqa: SIM905
+    "have if can how does do than after based when most these it's let's i'm so we my you your likely".split()
 )
 SENTENCE = re.compile(r"[.!?。！？；;\n]+")
 ENDS = tuple(".!?。！？…”\"’')）】》」』]}*`:：;；|~>-%％℃°+=•—")
 REFUSAL = re.compile(
-    r"(?:i(?:'|’)?m|i am) (?:really |very |truly )?(?:sorry|unable|not able)[^.!?\n]{0,40}\b(?:can(?:no|')?t|cannot|unable|not able)\b"
-    r"|\bi (?:cannot|can(?:'|’)t|am unable to|won(?:'|’)t) (?:assist|help|provide|answer|comply|fulfil|give|offer|diagnose)"
+    r"(?:i(?:'|’)?m|i am) (?:really |very |truly )?(?:sorry|unable|not able)[^.!?\n]{0,30}"
+    r"\b(?:can(?:no|'|’)?t|cannot|unable|not able)\b"
+    r"|\bi (?:cannot|can(?:'|’)t|am unable to|won(?:'|’)t) (?:assist|help (?:you|with)|comply|fulfil|answer (?:this|that|your)"
+    r"|(?:provide|give|offer) (?:you )?(?:with )?(?:any |specific |personal(?:ized)? )?(?:medical|advice|a diagnosis))"
     r"|\bas an? (?:ai|artificial intelligence|large language|language model)\b"
     r"|(?:抱歉|对不起|很遗憾)[^。！？\n]{0,20}(?:无法|不能|没法)(?:为您|给您|向您|帮|提供|回答|协助|满足|诊断)"
     r"|作为(?:一个|一名|一款)?(?:AI|人工智能|语言模型|大模型|大型语言模型)",
     re.I,
 )
+LONG_NUMBER = re.compile(r"\d[\d .()-]{8,}")  # cheap: most texts hold none
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[a-zA-Z]{2,}")
 ID_NUMBER = re.compile(
     r"(?<!\d)\d{6}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])\d{3}[\dXx](?!\d)|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)"
@@ -138,20 +141,19 @@ def repair_thought(text: str) -> str:
 
 def language(text: str) -> str | None:
     """zh, en, or None for neither. Counts Chinese characters against words; English by its common words."""
-    if text.isascii():
-        han = 0
-    else:
+    text, han = text[:2000], 0
+    if not text.isascii():
         if len(OTHER_SCRIPT.findall(text)) > 0.1 * len(text):
             return None
+        text = unicodedata.normalize("NFKC", text)
         han = sum(map(len, HAN.findall(text)))
-    words = LETTERS.findall(HAN.sub(" ", text[:2000]) if han else text[:2000])
-    if han and han * (min(len(text), 2000) / len(text)) >= 0.35 * len(words):
+    words = LETTERS.findall(HAN.sub(" ", text) if han else text)
+    if han and han >= 0.35 * len(words):
         return "zh"
     if not words or han > len(words):
         return None
     if len(words) >= 12:
-        known = sum(word in ENGLISH for word in map(str.lower, words))
-        return "en" if known >= 0.1 * len(words) else None
+        return "en" if sum(word in ENGLISH for word in map(str.lower, words)) >= 0.08 * len(words) else None
     return "en" if "".join(words).isascii() else None
 
 
@@ -261,7 +263,7 @@ def _cut_off(text: str) -> bool:
 
 def refusal(record: Record) -> bool:
     """A model's refusal in place of an answer."""
-    return bool(REFUSAL.search(record.answer[:300])) or bool(REFUSAL.search(record.thought[:120]))
+    return bool(REFUSAL.search(record.answer[:200]) or REFUSAL.search(record.thought[:100]))
 
 
 # In this order; the first that applies names the rejection.
@@ -295,5 +297,7 @@ def reject_reason(record: Record, skip: frozenset[str] = frozenset()) -> str | N
 def personal_data(text: str) -> list[str]:
     """What looks like personal data in a text: of "email", "id_number", "phone" (a warning, not a rejection)."""
     found = ["email"] if "@" in text and EMAIL.search(text) else []
-    found += ["id_number"] if ID_NUMBER.search(text) else []
-    return found + (["phone"] if PHONE.search(text) else [])
+    if LONG_NUMBER.search(text):
+        found += ["id_number"] if ID_NUMBER.search(text) else []
+        found += ["phone"] if PHONE.search(text) else []
+    return found

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from scripts.common import UserError, read_jsonl
-from scripts.prepare.keys import Tokens, ngrams, text_keys, tokenise
+from scripts.prepare.keys import Tokens, features, ngrams, text_keys, tokenise
 
 WORDS, CHARACTERS = 3, 4
-COVERED = 0.5  # weighted share of an item's n-grams from which a question leaks it
+COVERED = 0.4  # weighted share of an item's n-grams from which a question may leak it ...
+CONTAINED = 0.65  # ... where it also holds this share of the item's words that are not stop words (pairs in Chinese)
 COMMON = 40  # an n-gram of more items than this finds no candidate
-SHORT = 6  # stems of fewer tokens leak only as the whole question, or with their options
+SHORT = 14  # a stem of fewer tokens leaks only where it is most of the question, or comes with its options
 
 
 class Leak(NamedTuple):
@@ -57,25 +58,30 @@ class BenchmarkIndex:
         self.ids = [f"{item['benchmark']}/{item['id']}" for item in items]
         self.benchmarks = [item["benchmark"] for item in items]
         stems = [item["question"] for item in items]
-        self.tokens = tokenise(stems)
-        folded = tokenise([f"{item['question']}\n" + "\n".join(map(str, item["options"].values())) for item in items])
-        self.options = tokenise(["\n".join(map(str, item["options"].values())) for item in items])
+        short = np.flatnonzero(np.diff(tokenise(stems).starts) < 2 * SHORT).tolist()
+        options = ["\n".join(map(str, items[i]["options"].values())) for i in short]
+        # What is compared: every stem, and where the stem is short also the stem with its options.
+        self.items = np.array([*range(len(items)), *short])
+        self.tokens = tokenise([*stems, *(f"{stems[i]}\n{texts}" for i, texts in zip(short, options, strict=True))])
+        self.features = features(self.tokens)
         self.lengths = np.diff(self.tokens.starts)
-        self.grams = ngrams(self.tokens, WORDS, CHARACTERS)
-        owners = np.repeat(np.arange(len(items)), np.diff(self.grams.starts))
-        pairs = np.unique(np.rec.fromarrays([self.grams.hashes, owners], names="gram,item"))
-        self.gram, first, self.found_in = np.unique(pairs["gram"], return_index=True, return_counts=True)
-        self.first, self.postings = first, pairs["item"]
-        self.weights = np.log(1 + len(items) / self.found_in)
-        self.exact = dict(zip(text_keys(folded).tolist(), range(len(items)), strict=True))
-        self.exact |= dict(zip(text_keys(self.tokens).tolist()[::-1], range(len(items))[::-1], strict=True))
+        grams = ngrams(self.tokens, WORDS, CHARACTERS)
+        owners = np.repeat(np.arange(len(self.items)), np.diff(grams.starts))
+        pairs = np.unique(np.rec.fromarrays([grams.hashes, owners], names="gram,item"))
+        found_in = np.unique(pairs["gram"], return_inverse=True, return_counts=True)
+        rare = found_in[2][found_in[1]] <= COMMON  # the others are nobody's own words, and would slow the search
+        self.gram, self.first, self.found_in = np.unique(pairs["gram"][rare], return_index=True, return_counts=True)
+        self.postings = pairs["item"][rare]
+        self.weights = np.log(1 + len(self.items) / self.found_in)
+        self.total = np.bincount(self.postings, np.repeat(self.weights, self.found_in), len(self.items))
+        self.exact = dict(zip(text_keys(self.tokens).tolist()[::-1], self.items.tolist()[::-1], strict=True))
         self.exact.pop(0, None)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def search(self, tokens: Tokens) -> list[Leak | None]:
-        """The leak of each text, None for a clean one; of several items the one most covered, then the first."""
+    def search(self, tokens: Tokens, sets: Tokens) -> list[Leak | None]:
+        """The leak of each text (its tokens and feature sets), None for a clean one; of several items the one most covered, then the first."""
         texts = len(tokens.starts) - 1
         leaks: list[Leak | None] = [None] * texts
         if not len(self) or not len(tokens.hashes):
@@ -85,29 +91,28 @@ class BenchmarkIndex:
                 leaks[text] = Leak(self.exact[key], "leak_verbatim", 1.0)
         grams = ngrams(tokens, WORDS, CHARACTERS)
         place = np.minimum(np.searchsorted(self.gram, grams.hashes), len(self.gram) - 1)
-        known = self.gram[place] == grams.hashes
-        rare = np.flatnonzero(known & (self.found_in[place] <= COMMON))
+        known = np.flatnonzero(self.gram[place] == grams.hashes)
         owner = np.repeat(np.arange(texts), np.diff(grams.starts))
-        counts = self.found_in[place[rare]]
-        spread = np.repeat(self.first[place[rare]] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        pairs = np.unique(np.repeat(owner[rare], counts) * np.int64(len(self)) + self.postings[spread])
-        for text, item in zip(*np.divmod(pairs, len(self)), strict=True):
-            if leaks[text] and leaks[text].kind == "leak_verbatim" and leaks[text].share >= 1:
-                continue
-            leak = self._compare(int(item), tokens.of(text), grams.of(text))
-            if leak and (leaks[text] is None or leak.share > leaks[text].share):
-                leaks[text] = leak
+        owner, gram = np.divmod(np.unique(owner[known] * len(self.gram) + place[known]), len(self.gram))
+        counts = self.found_in[gram]
+        spread = np.repeat(self.first[gram] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        pairs = np.repeat(owner, counts) * len(self.items) + self.postings[spread]
+        pairs, inverse = np.unique(pairs, return_inverse=True)
+        shares = (
+            np.bincount(inverse, np.repeat(self.weights[gram], counts), len(pairs))
+            / self.total[pairs % len(self.items)]
+        )
+        for pair in np.flatnonzero(shares >= COVERED):
+            text, item = (int(part) for part in divmod(pairs[pair], len(self.items)))
+            best = leaks[text]
+            if (best is None or shares[pair] > best.share) and self._holds(item, tokens.of(text), sets.of(text)):
+                verbatim = self.tokens.of(item).tobytes() in tokens.of(text).tobytes()
+                leaks[text] = Leak(
+                    int(self.items[item]), "leak_verbatim" if verbatim else "leak_ngram", float(shares[pair])
+                )
         return leaks
 
-    def _compare(self, item: int, tokens: np.ndarray, grams: np.ndarray) -> Leak | None:
-        own = np.unique(self.grams.of(item))
-        weights = self.weights[np.searchsorted(self.gram, own)]
-        share = float(weights[np.isin(own, grams)].sum() / weights.sum())
-        if share < COVERED:
-            return None
-        if self.lengths[item] < SHORT:
-            options = self.options.of(item)
-            if len(tokens) > 2 * self.lengths[item] and np.isin(options, tokens).mean() < 0.8:
-                return None
-        verbatim = self.tokens.of(item).tobytes() in tokens.tobytes()
-        return Leak(item, "leak_verbatim" if verbatim else "leak_ngram", share)
+    def _holds(self, item: int, tokens: np.ndarray, words: np.ndarray) -> bool:
+        """Whether a text (its tokens and feature set) holds the item's own words, and is about it where it is short."""
+        short = self.lengths[item] < SHORT and len(tokens) > 1.6 * self.lengths[item]
+        return not short and np.isin(self.features.of(item), words).mean() >= CONTAINED

@@ -37,6 +37,13 @@ class Tokens(NamedTuple):
         """Token hashes of one text."""
         return self.hashes[self.starts[index] : self.starts[index + 1]]
 
+    def take(self, chosen: np.ndarray) -> Tokens:
+        """The texts of the chosen indices alone."""
+        lengths = np.diff(self.starts)[chosen]
+        starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+        places = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], lengths)
+        return Tokens(self.hashes[places], self.han[places], starts)
+
 
 def mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: uint64 in, well-spread uint64 out."""
