@@ -13,8 +13,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(path for folder in ("yamls", "examples") for path in (ROOT / folder).glob("*.yaml"))
 TRAINING = [path for path in RECIPES if "do_train" in yaml.safe_load(path.read_text())]
-# Written by `python -m scripts.prepare` and `make demo`; everything else must be in a committed dataset_info.json.
-PREPARED = {"med_o1_train", "med_o1_val", "demo_train", "demo_val", "demo_pretrain"}
+# Registered by `make demo` in data/demo; everything else must be in a committed dataset_info.json.
+PREPARED = {"demo_train", "demo_val", "demo_pretrain"}
 
 
 def load(path: Path) -> dict:
