@@ -42,13 +42,15 @@ CUE = (
     r"答案(?:应该?|就|只能)?|(?<![不没勿别可候非挑])选(?!项|用)|(?:正确|最佳|合适|适当|恰当|符合|错误|不当)的?(?:选项|选择|一项|说法|叙述))"
 )
 WEAK = (
-    r"(?:\b(?:is|are|be|therefore|thus|hence|so|conclusion|option|choice)\b|[:→>是为选故]|因此|所以|选项)[\s:\"'“(\[,]*"
+    r"(?i:\b(?:is|are|be|therefore|thus|hence|so|conclusion|option|choice)\b|[:→>是为选故]|因此|所以|选项)[\s:\"'“(\[,]*"
+    r"|[.?!。]\s+\(?(?=[A-Z]\W*\Z)"
 )
 VERDICT = (
     r"[)\]\"'”.:]*\s*(?:(?:选项|项|答案|option)?\s*[才就都应该是为最]*(?:正确|对(?![于应症比照抗])|符合|恰当|合适|合理)|[—–-]*\s*"
     r"(?:correct\b|right\b|[✓✅√])|(?:is|would be|seems|appears|remains|must be) (?:therefore |thus |clearly |likely )?"
     r"(?:to be )?(?:the |my )?(?:single |only |final )?(?:best|correct|right\b|answer|only|exception|final|most "
-    r"(?:likely|appropriate|suitable|accurate|consistent|probable|plausible|correct))|(?:best|correctly) \w+s\b)"
+    r"(?:likely|appropriate|suitable|accurate|consistent|probable|plausible|correct))|(?:best|correctly) \w+s\b|"
+    r"[.):][^\n]{0,300}?(?:\b[Tt]his is (?:therefore )?the (?:correct|best|right)|[是为]正确(?:答案|选项)))"
 )
 DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|n't|nor|neither|and|or|whether|than|except|besides)\b|[不没勿别非或和与及、/除]|排除)"
@@ -101,18 +103,19 @@ def _patterns(letters: str) -> dict[str, re.Pattern]:
     """Patterns for a set of letters; each has the chosen one in its last group."""
     upper, any_case = f"([{letters}])", f"([{letters}{letters.lower()}])"
     other = r"[^A-Za-z0-9\n\u3400-\u9fff]"
-    alone = r"(?![A-Za-z0-9'’+])(?!-\w)(?![./][a-z])"
+    alone = r"(?![A-Za-z0-9+])(?!['’-]\w)(?![./][a-z])"
     also = rf"(?:maybe |possibly |option |choice |选项?)*[(\[\"']*{upper}(?![A-Za-z0-9])"
-    listed = rf"(?:\s*[,、]\s*[{letters}])*(?:\s*,?\s*(?:and|or|和|或)\s*[{letters}])?[)\]\s]*(?:[.。;\n]|$)"
+    joined = rf"(?:\s*[,、]\s*[{letters}])*(?:\s*,?\s*(?:and|or|和|或)\s*[{letters}])?"
+    listed = joined + r"[)\]\s]*(?:[.。;\n]|$|[均都](?=正确|对|可|符合|是))"
     sources = {
         "cue": (rf"{CUE}{FILLER}{any_case}{alone}", re.I),
         "verdict": (rf"(?<![A-Za-z0-9]){upper}{VERDICT}", 0),
-        "weak": (rf"{WEAK}{upper}{alone}(?=[)\]\"'”]*(?:[.:,;。、\n]|\s*$))", 0),
+        "weak": (rf"(?:{WEAK}){upper}{alone}(?=[)\]\"'”]*(?:[.:,;。、\n]|\s*$))", 0),
         "line": (
             rf"^{other}*(?:option\s+|choice\s+|选项)?{upper}{alone}(?:[)\].:、,。]|\s*$|\s(?=[A-Z])|(?=[\u3400-\u9fff]))",
             re.M,
         ),
-        "bare": (rf"^{other}*{any_case}{other}*$", 0),
+        "bare": (rf"^{other}*(?:(?:option|choice|answer|选项|答案){other}*)?{any_case}{other}*$", re.I),
         "mark": (rf"(?<![A-Za-z0-9.]){upper}(?:[.):]|、(?![{letters}]))", 0),
         "joint": (
             rf"[)\]}}\"'”.\s]*(?:and/or|or|and|[&/|]|,? or|或者?|还是|[和及与])\s*{also}"
@@ -121,7 +124,6 @@ def _patterns(letters: str) -> dict[str, re.Pattern]:
         ),
         "list": (rf"[)\]}}\"'”\s]*[,、]\s*{also}{listed}", 0),
         "far": (rf"[.)\]:、][^\n]{{0,80}}?(?:\bor|或者?|还是)\s*(?:option )?\(?{upper}[.):、]", 0),
-        "several": (rf"(?:答案|选)[是为择:\s]*[{letters}]{{2,}}(?![A-Za-z])", 0),
     }
     return {name: re.compile(source, flags | re.A) for name, (source, flags) in sources.items()}
 
@@ -168,11 +170,10 @@ def extract_choice(
         return max(cues + verdicts)[2] or None
     if options and (letter := _by_text(re.split(CUE, full, flags=re.I | re.A)[1:][-1:], options)):
         return letter
-    weak = {read[2] for found in patterns["weak"].finditer(body) if (read := _read(found, body, patterns))}
-    lines = [found[1] for found in patterns["line"].finditer(body) if _read(found, body, patterns)]
-    for letters_found in (weak, set(lines)):
-        if letters_found:
-            return letters_found.pop() or None if len(letters_found) == 1 else None
+    for name in ("weak", "line"):
+        found = {read[2] for at in patterns[name].finditer(body) if (read := _read(at, body, patterns))}
+        if found:
+            return found.pop() or None if len(found) == 1 else None
     last = full.splitlines()[-1:]
     return _by_text([*last, full], options) if options else None
 
