@@ -107,6 +107,10 @@ def _patterns(letters: str) -> dict[str, re.Pattern]:
     also = rf"(?:maybe |possibly |option |choice |选项?)*[(\[\"']*{upper}(?![A-Za-z0-9])"
     joined = rf"(?:\s*[,、]\s*[{letters}])*(?:\s*,?\s*(?:and|or|和|或)\s*[{letters}])?"
     listed = joined + r"[)\]\s]*(?:[.。;\n]|$|[均都](?=正确|对|可|符合|是))"
+    mark = r"(?<![A-Za-z0-9.])[{letters}](?:[.):]|、(?![A-J]))"
+    # options quoted back: the marks A. B. C. … in order, three or more, with no other mark between them
+    between = rf"(?:(?!{mark.format(letters=letters)})[\s\S])*"
+    steps = [between * bool(i) + mark.format(letters=letter) for i, letter in enumerate(letters)]
     sources = {
         "cue": (rf"{CUE}{FILLER}{any_case}{alone}", re.I),
         "verdict": (rf"(?<![A-Za-z0-9]){upper}{VERDICT}", 0),
@@ -116,7 +120,8 @@ def _patterns(letters: str) -> dict[str, re.Pattern]:
             re.M,
         ),
         "bare": (rf"^{other}*(?:(?:option|choice|answer|选项|答案){other}*)?{any_case}{other}*$", re.I),
-        "mark": (rf"(?<![A-Za-z0-9.]){upper}(?:[.):]|、(?![{letters}]))", 0),
+        "mark": (mark.format(letters=letters), 0),
+        "listing": ("".join(steps[:3]) + "".join(f"(?:{step}" for step in steps[3:]) + ")?" * len(steps[3:]), 0),
         "joint": (
             rf"[)\]}}\"'”.\s]*(?:and/or|or|and|[&/|]|,? or|或者?|还是|[和及与])\s*{also}"
             r"(?!\s+(?:is|was|does|can|has)\b|[错不项])",
@@ -133,22 +138,6 @@ def _plain(text: str) -> str:
     return MARKUP.sub("", unicodedata.normalize("NFKC", TURN_END.split(text)[0])).strip()
 
 
-def _without_listing(text: str, mark: re.Pattern, letters: str) -> str:
-    """Blank the marks of options quoted back: runs A. B. C. of three or more in order."""
-    marks = list(mark.finditer(text))
-    masked = list(text)
-    start = 0
-    while start < len(marks):
-        run = 0
-        while start + run < len(marks) and run < len(letters) and marks[start + run][1] == letters[run]:
-            run += 1
-        if run >= min(3, len(letters)):
-            for found in marks[start : start + run]:
-                masked[found.start(1)] = "•"
-        start += max(run, 1)
-    return "".join(masked)
-
-
 def extract_choice(
     text: str, letters: str = "ABCD", prompt_opened: bool = False, options: dict[str, str] | None = None
 ) -> str | None:
@@ -161,7 +150,7 @@ def extract_choice(
     named = NAMED.sub(lambda found: found[0][:-1] + "•", full)
     if bare := patterns["bare"].match(named):
         return bare[1].upper()
-    body = _without_listing(named, patterns["mark"], letters)
+    body = patterns["listing"].sub(lambda run: patterns["mark"].sub("•", run[0]), named)
     cues = [read for found in patterns["cue"].finditer(body) if (read := _read(found, body, patterns))]
     verdicts = [read for found in patterns["verdict"].finditer(named) if (read := _read(found, named, patterns))]
     if not cues and len({letter for _, _, letter in verdicts}) > 1:
