@@ -84,7 +84,8 @@ def everything() -> None:
         raise UserError("--seeds: greedy runs do not differ by seed; add --sampling r1")
     if bool(options.judge_url) != bool(options.judge_model):
         raise UserError("--judge-url and --judge-model belong together; found only one of them")
-    from scripts.evaluate.run import make_plan, run
+    from scripts.evaluate.plan import make_plan
+    from scripts.evaluate.run import run
 
     print(f"wrote {run(make_plan(options))}\n{NOTICE}")
 

@@ -161,6 +161,8 @@ def _at_budget(rows: list[dict], budget: str, seed: int) -> dict[str, Any]:
         }
     if "base" in scores and "tuned" in scores:
         keys = list(scores["base"])
+        if keys != list(scores["tuned"]):
+            raise UserError(f"{rows[0]['task']}: its file changed while it was evaluated; run the same command again")
         base, tuned = ([scores[name][key] for key in keys] for name in ("base", "tuned"))
         difference = paired_difference(base, tuned, [key[0] for key in keys], seed)
         if len({key[0] for key in keys}) == len(keys):  # one greedy answer each: the exact test

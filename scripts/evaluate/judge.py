@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.common import THINK_CLOSE, UserError
+from scripts.common import THINK_CLOSE, UserError, file_hash
 from scripts.evaluate.answers import split_reasoning
 from scripts.evaluate.client import Client, Fault
 from scripts.evaluate.models import MODELS, Store, Subject, key_of
@@ -34,6 +34,11 @@ def prompt_for(kind: str, **fields: str) -> str:
     """The judge's prompt; fields are put in at once, so that braces or marks inside them stay text."""
     template = (PROMPTS / f"{kind}.txt").read_text(encoding="utf-8")
     return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], template)
+
+
+def prompt_hashes() -> dict[str, str]:
+    """SHA-256 of the judge's prompts."""
+    return {path.name: file_hash(path) for path in sorted(PROMPTS.glob("*.txt"))}
 
 
 def read_verdict(text: str, kind: str) -> str | None:
@@ -184,6 +189,7 @@ def local_judge(subject: Subject, log: Path) -> Iterator[Client]:
         port = probe.getsockname()[1]
     key = secrets.token_hex(16)
     env = os.environ | {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_KEY": key, "API_VERBOSE": "0"}
+    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # a tiny model, beside the one being evaluated
     command = [str(Path(sys.executable).with_name("llamafactory-cli")), "api", "--model_name_or_path", subject.model]
     command += ["--template", subject.template, "--infer_dtype", subject.precision["dtype"]]
     if subject.adapter:

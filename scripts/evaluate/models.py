@@ -17,6 +17,7 @@ from typing import Any
 from scripts.common import ROOT, UserError, file_hash, read_json
 
 MODELS = ("base", "tuned")
+TINY = 50_000_000  # parameters
 
 
 @dataclass
@@ -120,6 +121,8 @@ def load_model(subject: Subject) -> Any:
     elif subject.precision["bits"]:
         raise UserError(f"quantization_bit: found {subject.precision['bits']}, expected 4 or none; change the recipe")
     model = AutoModelForCausalLM.from_pretrained(subject.model, **kwargs)
+    if device == "cpu" and model.num_parameters() < TINY:
+        torch.set_num_threads(1)  # threads wait for each other longer than they work: 20 times slower on a busy machine
     if subject.adapter:
         from peft import PeftModel
 

@@ -10,13 +10,15 @@ GREY, BLUE, ORANGE, GREEN = "#8a94a3", "#2f6db3", "#d9822b", "#2e8b57"
 COLOURS = {"base": GREY, "tuned": BLUE}
 
 
-def _picture(draw: Callable[..., None], columns: int = 1, size: tuple[float, float] = (7.2, 3.4)) -> bytes:
+def _picture(
+    draw: Callable[..., None], columns: int = 1, size: tuple[float, float] = (7.2, 3.4), rows: int = 1
+) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, linewidth=0.6)
@@ -64,22 +66,29 @@ def differences(rows: list[tuple[str, float, list[float] | None, bool]], xlabel:
 
 
 def curves(
-    lines: dict[str, list[tuple[Any, float, list[float] | None]]], xlabel: str, ylabel: str, **marks: Any
+    panels: dict[str, dict[str, list[tuple[Any, float, list[float] | None]]]],
+    xlabel: str,
+    ylabel: str,
+    marks: dict[str, float] | None = None,
 ) -> bytes:
-    """Lines of (x, y, 95% interval) per name, x as given categories; ``marks``: name → y of a dashed level."""
+    """One panel per title, in it a line of (x, y, 95% interval) per model; ``marks``: a panel's chance level."""
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
 
-    def draw(axis: Any) -> None:
-        places = list(dict.fromkeys(x for points in lines.values() for x, *_ in points))
-        for shift, (name, points) in enumerate(lines.items()):
-            xs = [places.index(x) + 0.06 * (shift - (len(lines) - 1) / 2) for x, *_ in points]
-            ys = [y for _, y, _ in points]
-            errors = [[y - (i or [y, y])[0] for _, y, i in points], [(i or [y, y])[1] - y for _, y, i in points]]
-            colour = COLOURS.get(name.split(" ")[-1])
-            style = {"marker": "o", "capsize": 3, "label": name, "linestyle": "--" if "zh" in name else "-"}
-            axis.errorbar(xs, ys, yerr=[[max(0, e) for e in side] for side in errors], color=colour, **style)
-        for name, level in marks.items():
-            axis.axhline(level, color="black", linestyle=":", linewidth=1, label=name)
-        axis.set(xlabel=xlabel, ylabel=ylabel, xticks=range(len(places)), xticklabels=[str(x) for x in places])
-        axis.legend(frameon=False, fontsize=8)
+    def draw(*axes: Any) -> None:
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        for axis, (title, lines) in zip(axes, panels.items(), strict=False):
+            places = list(dict.fromkeys(x for points in lines.values() for x, *_ in points))
+            for shift, (name, points) in enumerate(lines.items()):
+                xs = [places.index(x) + 0.06 * (shift - (len(lines) - 1) / 2) for x, *_ in points]
+                ys = [y for _, y, _ in points]
+                below = [max(0, y - (ends or [y])[0]) for _, y, ends in points]
+                above = [max(0, (ends or [y])[-1] - y) for _, y, ends in points]
+                axis.errorbar(xs, ys, yerr=[below, above], color=COLOURS[name], label=name, marker="o", capsize=3)
+            if marks and title in marks:
+                axis.axhline(marks[title], color="black", linestyle=":", linewidth=1, label="chance")
+            axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(places)), xticklabels=places)
+            axis.legend(frameon=False, fontsize=8)
 
-    return _picture(draw)
+    return _picture(draw, columns, (max(7.2, 3.6 * columns), 3.3 * rows), rows)

@@ -51,9 +51,10 @@ def test_local_models_are_forced_at_the_budget_and_resume(subject, tmp_path, mon
         ("other", 5),
     ]
     assert [cell["chance"] for cell in result.values()] == pytest.approx([0.25, 0.1])
-    for row in rows:
+    forced = [row for row in rows if row["outputs"]["8"]["forced"]]
+    assert len(forced) > len(rows) / 2, "random models seldom close a thought within 8 tokens"
+    for row in forced:
         small, large = row["outputs"]["4"], row["outputs"]["8"]
-        assert large["forced"], "a random model does not close its thought in 8 tokens"
         thought = {n: row["outputs"][n]["text"].split("\n</think>\n\n")[0] for n in ("4", "8")}
         assert thought["8"].startswith(thought["4"]), "the larger budget continues the smaller one's thought"
         assert small["choice"] in row["options"], "a forced answer is one of the letters"

@@ -1,0 +1,161 @@
+"""Settle what is evaluated: models, files, settings. What can be wrong is found here, before a model is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.common import ROOT, UserError, read_json
+from scripts.evaluate import accuracy, perplexity
+from scripts.evaluate.engine import R1_SAMPLING, Thinker
+from scripts.evaluate.instructions import load_prompts
+from scripts.evaluate.models import Store, Subject, find_subject
+
+SMALL = 200 * 2**20  # bytes of weights; below it this is the demo's model and a few minutes must do
+DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
+    True: {"budgets": (16, 32, 64), "answer_tokens": 32, "limit": 24, "batch": 32},
+    False: {"budgets": (512, 2048), "answer_tokens": 512, "limit": None, "batch": 8},
+}
+
+
+@dataclass
+class Plan:
+    """What will be evaluated, checked: models, files and settings."""
+
+    run: dict[str, Any]
+    out: Path
+    engine: str
+    subject: Subject | None
+    benchmarks: list[Path]
+    records: list[dict]
+    instructions: list[dict]
+    budgets: tuple[int, ...]
+    answer_tokens: int
+    limit: int | None
+    batch: int
+    seeds: tuple[int, ...]
+    sampling: dict[str, Any]
+    cutoff_len: int
+    options: argparse.Namespace
+    small: bool
+    engines: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def judges_itself(self) -> bool:
+        """Without a judge the demo's model judges itself, which tests the path and informs about nothing else."""
+        return self.small and not self.options.judge_url
+
+    def thinkers(
+        self, budgets: tuple[int, ...], seed: int, file: str = "generations.jsonl"
+    ) -> Iterator[tuple[str, Thinker]]:
+        """One Thinker per model, all with the same settings and one store."""
+        store = Store(self.out / file)
+        for name, engine in self.engines.items():
+            yield name, Thinker(engine, store, budgets, self.answer_tokens, self.sampling, seed)
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the numbers, for the JSON files and the report."""
+        return {
+            "engine": self.engine,
+            "models": {name: engine.identity for name, engine in self.engines.items()},
+            "prompt": "the template's turn, then <think> opened for both models"
+            if all(engine.prefill for engine in self.engines.values())
+            else "the server's own chat template (no prefill, so no thinking budget)",
+            "budgets": self.budgets,
+            "answer_tokens": self.answer_tokens,
+            "sampling": self.sampling or "greedy",
+            "seeds": self.seeds,
+            "limit": self.limit,
+            "batch": self.batch,
+            "benchmarks": accuracy.benchmark_hashes(self.benchmarks),
+        }
+
+
+def newest_run() -> dict[str, str]:
+    """The last finished LoRA run under saves/: its ``medcot.json``."""
+    finished = []
+    for path in (ROOT / "saves").glob("*/medcot.json"):
+        if (path.parent / "adapter_config.json").exists() and (path.parent / "train_results.json").exists():
+            finished.append((path.stat().st_mtime, path))
+    if not finished:
+        raise UserError(
+            "found no finished fine-tune under saves/: run `make demo` or `make train` first, "
+            "or name the models by --model DIR --adapter DIR"
+        )
+    path = max(finished)[1]
+    return {**read_json(path), "adapter_dir": str(path.parent.relative_to(ROOT))}
+
+
+def describe(options: argparse.Namespace) -> dict[str, Any]:
+    """run.json: from the results folder where the demo wrote one, else from the options and the run's medcot.json."""
+    found: dict[str, Any] = {}
+    if options.engine == "hf" and not options.model:
+        found = newest_run()
+    elif options.engine == "hf" and options.adapter and (Path(options.adapter) / "medcot.json").exists():
+        found = {**read_json(Path(options.adapter) / "medcot.json"), "adapter_dir": options.adapter}
+    adapter = options.adapter or found.get("adapter_dir")
+    for path in sorted((ROOT / "results").glob("*/run.json")):
+        run = read_json(path)
+        same = run.get("adapter") == adapter and options.model in (None, run.get("model"))
+        if adapter and same and not options.out:
+            return {**run, "out": str(path.parent)}
+    name = Path(adapter or options.model).name
+    splits = Path(found.get("dataset_dir") or "data"), str(found.get("dataset") or "").removesuffix("_train")
+    test = options.data or (str(splits[0] / f"{splits[1]}_test.jsonl") if found else None)
+    return {
+        "name": name,
+        "recipe": options.recipe or found.get("recipe"),
+        "model": options.model or found.get("model"),
+        "adapter": adapter,
+        "train_dir": adapter if found else None,
+        "data_report": str(splits[0] / "report.json") if found else None,
+        "test_file": test,
+        "cutoff_len": found.get("cutoff_len"),
+        "out": options.out or f"results/{name}",
+    }
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """Settle and check everything; raises UserError before any work."""
+    if options.engine == "server" and not (options.base_url and options.model):
+        raise UserError("--engine server needs --base-url http://HOST:PORT/v1 and --model NAME (tuned: --adapter NAME)")
+    run = describe(options)
+    subject = None
+    if options.engine == "hf":
+        subject = find_subject(run["model"], run["adapter"], options.recipe or run.get("recipe"))
+    weights = sum(file.stat().st_size for file in Path(run["model"]).glob("*.safetensors"))
+    small = options.engine == "hf" and 0 < weights < SMALL
+    default = DEFAULTS[small]
+    benchmarks = [Path(path) for path in options.benchmarks or sorted((ROOT / "data/benchmarks").glob("*.jsonl"))]
+    if not benchmarks:
+        raise UserError("data/benchmarks holds no file; write one with python -m scripts.prepare.benchmarks")
+    for path in benchmarks:
+        accuracy.read_benchmark(path)
+    budgets = tuple(sorted({int(b) for b in " ".join(options.budget or []).replace(",", " ").split()}))
+    if any(budget < 1 for budget in budgets):
+        raise UserError(f"--budget: found {budgets}, expected positive numbers of tokens, e.g. --budget '256 1024'")
+    limit = options.limit if options.limit is not None else default["limit"]
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit: found {limit}, expected at least 1 item")
+    prompts = [row for lang in ("en", "zh") for row in load_prompts(ROOT / f"data/instructions_{lang}.jsonl")[:limit]]
+    return Plan(
+        run=run,
+        out=ROOT / run["out"],
+        engine=options.engine,
+        subject=subject,
+        benchmarks=benchmarks,
+        instructions=prompts,
+        records=perplexity.read_records(run["test_file"]) if run.get("test_file") else [],
+        budgets=budgets or default["budgets"],
+        answer_tokens=options.answer_tokens or default["answer_tokens"],
+        limit=limit,
+        batch=options.batch_size or default["batch"],
+        seeds=tuple(options.seeds or [42]),
+        sampling=R1_SAMPLING if options.sampling == "r1" else {},
+        cutoff_len=options.cutoff_len or run.get("cutoff_len") or 2048,
+        options=options,
+        small=small,
+    )
