@@ -1,0 +1,117 @@
+"""The main job by the real trainer: it trains what the recipe says, and a killed walk goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import demo, preflight, run_dir
+from scripts.common import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = int(os.environ.get("MEDCOT_KILLS", "3"))
+
+
+def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, tiny_model):
+    rows = [
+        {"input": f"患者发热{n}天？", "output": f"<think>\nFever {n} days.\n</think>\n\nRest {n}.", "lang": "zh"}
+        for n in range(8)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "input", "response": "output"}
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({"demo_train": {"file_name": "train.jsonl", "columns": columns}})
+    )
+    recipe, output = "examples/qlora_cpu.yaml", tmp_path / "run"
+    overrides = [f"model_name_or_path={tiny_model}", f"dataset_dir={tmp_path}", f"output_dir={output}"]
+    overrides += ["cutoff_len=256", "num_train_epochs=2", "logging_steps=1", "plot_loss=false"]
+    assert [row for row in preflight.examine(recipe, overrides) if row.status == "FAIL"] == []
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "INFO"}
+    done = subprocess.run([*demo.TRAIN, recipe, *overrides], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Quantizing model to 4 bit with bitsandbytes" in done.stderr + done.stdout
+    adapter = json.loads((output / "adapter_config.json").read_text())
+    linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert (adapter["r"], adapter["lora_alpha"], set(adapter["target_modules"])) == (8, 16, linear)
+    losses = [json.loads(line).get("loss") for line in (output / "trainer_log.jsonl").read_text().splitlines()]
+    assert all(0 < loss < 20 for loss in losses if loss is not None)
+    assert losses
+    wanted = run_dir.identity(recipe, preflight.load_recipe(recipe, overrides))
+    assert run_dir.state(output, wanted) == "finished"
+
+
+def test_an_unreadable_source_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["demo", "--source", str(tmp_path / "none.json")])
+    with pytest.raises(UserError, match="no such file"):
+        demo.main()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """A copy of the project, so that the walk touches nobody's runs; walked once."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("scripts", "examples", "yamls", "data/benchmarks"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "data/sample.jsonl", folder / "data")
+    done = walk(folder).wait()
+    assert done == 0
+    return folder
+
+
+def walk(folder: Path) -> subprocess.Popen:
+    log = (folder / "walk.log").open("w")
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.demo"], cwd=folder, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demo_ends_with_a_lower_held_out_perplexity(copy):
+    result = json.loads((copy / "results/demo/perplexity.json").read_text())
+    assert result["base"]["n"] == result["tuned"]["n"] >= 20
+    assert result["tuned"]["ppl"] < result["base"]["ppl"]
+    assert result["difference"]["ci95"][1] < 0, "the gain's interval excludes zero"
+    for name in ("report.md", "report.html"):
+        assert (copy / "results/demo" / name).stat().st_size > 1000
+    steps = json.loads((copy / "results/demo/steps.json").read_text())
+    assert len(steps) == 7
+    assert all(step["seconds"] > 0 and step["peak_mib"] > 10 for step in steps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_a_killed_walk_resumes_and_finishes(copy, seed):
+    """SIGKILL to the whole process group at a random moment of the QLoRA step, then the same command again."""
+    run = copy / "saves/qlora_cpu"
+    shutil.rmtree(run)
+    (copy / "results/demo/report.html").unlink()
+    child = walk(copy)
+    while not (run / "trainer_log.jsonl").exists():
+        assert child.poll() is None, (copy / "walk.log").read_text()
+        time.sleep(0.1)
+    time.sleep(random.Random(seed).uniform(0, 25))
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    whole = [path.name for path in run_dir.checkpoints(run) if run_dir.is_whole(path)]
+    finished = (run / "train_results.json").exists()
+    assert walk(copy).wait() == 0, (copy / "walk.log").read_text()
+    said = (copy / "walk.log").read_text()
+    if finished:
+        assert "kept" in said
+    else:
+        assert (f"resuming from {whole[-1]}" if whole else "training from the start") in said
+    assert (copy / "results/demo/report.html").exists()
+    steps = [json.loads(line)["current_steps"] for line in (run / "trainer_log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps), "a resumed run's log has each step once, in order"
