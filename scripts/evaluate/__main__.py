@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts.common import NOTICE, UserError, run_main
+from scripts.common import NOTICE, ROOT, UserError, run_main
 
 
 def perplexity(argv: list[str]) -> None:
@@ -46,7 +46,31 @@ def report(argv: list[str]) -> None:
     print(f"wrote {write_report(folder)}")
 
 
-COMMANDS = {"perplexity": perplexity, "report": report}
+def review(argv: list[str]) -> None:
+    """Vote blind on pairs of answers in a browser, on 127.0.0.1 only."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate review", description=review.__doc__)
+    parser.add_argument("results", nargs="?", help="a results folder (default: the newest with pairs)")
+    parser.add_argument("--reviewer", default="anonymous", help="whose votes these are (%(default)s)")
+    parser.add_argument("--port", type=int, default=7862, help="port (%(default)s)")
+    options = parser.parse_args(argv)
+    from scripts.evaluate.review import launch
+
+    found = sorted(ROOT.glob("results/*/pairs.jsonl"), key=lambda path: path.stat().st_mtime)
+    if not options.results and not found:
+        raise UserError("no results folder holds pairs.jsonl; run `make eval` first")
+    launch(Path(options.results) if options.results else found[-1].parent, options.reviewer, options.port)
+
+
+def model_card(argv: list[str]) -> None:
+    """Write a Hugging Face model card from a results folder."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate model-card", description=model_card.__doc__)
+    parser.add_argument("results", type=Path, help="a results folder, e.g. results/demo")
+    parser.add_argument("--license", default="mit", help="the adapter's licence (%(default)s)")
+    parser.add_argument("--out", type=Path, help="file (default: RESULTS/model_card.md)")
+    options = parser.parse_args(argv)
+    from scripts.evaluate.model_card import write_card
+
+    print(f"wrote {write_card(options.results, options.out or options.results / 'model_card.md', options.license)}")
 
 
 def everything() -> None:
@@ -90,7 +114,7 @@ def everything() -> None:
     print(f"wrote {run(make_plan(options))}\n{NOTICE}")
 
 
-COMMANDS = {"perplexity": perplexity, "report": report}
+COMMANDS = {"perplexity": perplexity, "report": report, "review": review, "model-card": model_card}
 
 
 def main() -> None:

@@ -162,6 +162,7 @@ class State:
     item: Item
     prompt: str
     text: str = ""
+    tokens: int = 0
     stopped: bool = False  # the model ended its turn inside the thought
     final: dict[str, Any] | None = None
     outputs: dict[str, dict] = field(default_factory=dict)
@@ -222,7 +223,7 @@ class Thinker:
             going = [state for state in states if not state.final and not state.stopped]
             closing = []
             for state, piece in zip(going, self._generate(going, budget - used, seed), strict=True):
-                state.text += piece.text
+                state.text, state.tokens = state.text + piece.text, state.tokens + piece.tokens
                 if "</think>" in state.text:
                     closing.append(state)
                     state.final = self._output(state.text, True, False, not piece.ended)
@@ -247,7 +248,8 @@ class Thinker:
             else:
                 tails = [piece.text for piece in self._ask(prompts, self.answer_tokens, seed)]
             for state, text, tail in zip(group, closed, tails, strict=True):
-                state.outputs[budget] = self._output(text + tail, True, True, not state.stopped)
+                output = self._output(text + tail, True, True, not state.stopped)
+                state.outputs[budget] = output | {"thought_tokens": state.tokens}
 
     def _generate(self, states: list[State], limit: int, seed: int) -> list[Piece]:
         return self._ask([state.prompt + state.text for state in states], limit, seed)

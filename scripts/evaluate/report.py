@@ -34,6 +34,10 @@ def to_markdown(title: str, sections: list[Section], folder: Path) -> str:
             elif kind == "fold":
                 lines += [f"<details><summary>{html.escape(rest[0])}</summary>", ""]
                 lines += [f"<pre>{html.escape(rest[1])}</pre>", "</details>"]
+            elif kind == "pair":
+                said = "\n\n".join(f"=== {label} ===\n{text}" for label, text in rest[2])
+                lines += [f"<details><summary>{html.escape(rest[0])}</summary>", ""]
+                lines += [f"<pre>{html.escape(rest[1])}\n\n{html.escape(said)}</pre>", "</details>"]
             else:
                 mark = "**⚠ " if kind == "alert" else ""
                 lines += [f"{mark}{rest[0]}{'**' if mark else ''}", "", rest[1]]
@@ -75,6 +79,10 @@ def to_html(title: str, sections: list[Section]) -> str:
             elif kind == "fold":
                 summary, text = map(html.escape, rest)
                 parts.append(f"<details><summary>{summary}</summary><pre>{text}</pre></details>")
+            elif kind == "pair":
+                sides = "".join(f"<div><b>{html.escape(x)}</b><pre>{html.escape(y)}</pre></div>" for x, y in rest[2])
+                text = f'<pre>{html.escape(rest[1])}</pre><div class="pair">{sides}</div>'
+                parts.append(f"<details><summary>{html.escape(rest[0])}</summary>{text}</details>")
             else:
                 text = both(rest[0], rest[1], "p")
                 parts.append(f'<div class="alert">{text}</div>' if kind == "alert" else text)
@@ -82,8 +90,8 @@ def to_html(title: str, sections: list[Section]) -> str:
 
 
 def _cell(value: Any) -> str:
-    name = f' class="{value}"' if value in ("gain", "loss") else ""
-    return f"<td{name}>{html.escape(str(value))}</td>"
+    kind = value if value in ("gain", "loss") else "number" if str(value)[:1] in "-–0123456789" else "words"
+    return f'<td class="{kind}">{html.escape(str(value))}</td>'
 
 
 def write_report(folder: Path) -> Path:

@@ -203,6 +203,8 @@ def run(plan: Plan) -> Path:
     if plan.engine == "hf" and plan.records:
         print("[perplexity]", flush=True)
         perplexity.evaluate(plan.subject, plan.run["test_file"], plan.cutoff_len, plan.out)
+    else:
+        print("no perplexity: it needs --engine hf and held-out records (--data)", flush=True)
     with step(plan, "accuracy") as result:
         rows = [
             row

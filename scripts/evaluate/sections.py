@@ -11,18 +11,20 @@ from scripts.common import UserError, read_json, read_jsonl
 from scripts.evaluate import plots
 from scripts.evaluate.stats import cohen_kappa, is_gain, paired_difference
 
-FAILURES = 3  # of each kind, shown side by side
+FAILURES, SHOWN = 3, 1500  # of each kind, side by side; characters of each text
 SELF_JUDGE = (
     "No judge was given, so the tuned demo model judged itself: this shows that the path works and is UNINFORMATIVE "
     "about quality. Pass --judge-url and --judge-model for a real judge.",
     "未指定评审模型，演示模型自评：仅说明流程可用，对质量没有信息量。请用 --judge-url 与 --judge-model 指定评审模型。",
 )
-FORMAT_ZH = "no_reasoning 无思考；unclosed_reasoning 思考未闭合；repeated_tag 标签重复；no_answer 无答案；"
 
 
 @dataclass
 class Section:
-    """A title and blocks: ("text" | "alert", en, zh), ("table", head, rows), ("image", name, png), ("fold", …)."""
+    """A title and its blocks.
+
+    ("text" or "alert", en, zh), ("table", head, rows), ("image", name, png), ("fold", title, text),
+    ("pair", title, question, [(label, text), (label, text)])."""
 
     en: str
     zh: str
@@ -333,12 +335,12 @@ def failures_section(folder: Path) -> Section | None:
     for kind, found in kinds.items():
         for key, row, base, tuned in found[:FAILURES]:
             options = "\n".join(f"{letter}. {text}" for letter, text in row["options"].items() if text)
-            said = "\n\n".join(
-                f"=== {name}: chose {output['choice'] or 'nothing that could be read'} ===\n{output['text'][:1500]}"
+            sides = [
+                (f"{name}: {output['choice'] or 'not parsed'}", output["text"][:SHOWN])
                 for name, output in (("base", base), ("tuned", tuned))
-            )
-            text = f"{row['question']}\n{options}\nkey: {row['answer_idx']}\n\n{said}"
-            section.blocks.append(("fold", f"{kind}: {key[0]}, {key[1]}", text))
+            ]
+            question = f"{row['question']}\n{options}\nkey: {row['answer_idx']}"
+            section.blocks.append(("pair", f"{kind}: {key[0]}, {key[1]}", question, sides))
     return section if section.blocks else None
 
 
@@ -386,6 +388,17 @@ def data_section(run: dict[str, Any]) -> Section | None:
 def provenance_section(folder: Path, run: dict[str, Any]) -> Section:
     """Where every number comes from."""
     section = Section("Provenance", "来源与可复现信息")
+    if (folder / "generations.jsonl").is_file():
+        cost: dict[tuple, list[float]] = {}
+        for _, row in read_jsonl(folder / "generations.jsonl"):
+            total = cost.setdefault((row["task"], row["model"]), [0, 0, 0.0])
+            output = list(row["outputs"].values())[-1]
+            spent = (1, output["thought_tokens"] + output["answer_tokens"], row["seconds"])
+            cost[row["task"], row["model"]] = [a + b for a, b in zip(total, spent, strict=True)]
+        rows = [[*key, items, tokens, number(seconds, 1)] for key, (items, tokens, seconds) in cost.items()]
+        section.blocks.append(
+            ("table", ["task", "model", "answers kept", "tokens at the largest budget", "seconds"], rows)
+        )
     section.blocks.append(("fold", "run.json", json.dumps(run, ensure_ascii=False, indent=2)))
     for path in sorted(folder.glob("*.json")):
         value = read_json(path)

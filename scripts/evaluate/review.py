@@ -1,0 +1,122 @@
+"""Vote blind on pairs of answers in a browser: ``python -m scripts.evaluate review results/demo --reviewer NAME``.
+
+The page runs on 127.0.0.1 only and sends nothing anywhere. Which model stands left is drawn per reviewer and pair;
+each vote is appended to ``votes.jsonl`` at once, so that closing the page loses nothing. `report` shows the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scripts.common import NOTICE, UserError, read_jsonl
+
+CHOICES = ("left", "right", "tie", "skip")
+LABELS = (
+    "1 · Left is better · 左边更好",
+    "2 · Right is better · 右边更好",
+    "0 · Equally good · 相当",
+    "S · Skip · 跳过",
+)
+# Keys press the buttons; typing into a field stays typing.
+SCRIPT = """<script>document.addEventListener("keydown", event => {
+  const id = {"1": "left", "2": "right", "0": "tie", "s": "skip"}[event.key.toLowerCase()];
+  if (!id || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (["INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
+  document.querySelector("#vote-" + id)?.click();
+});</script>"""
+STYLE = """.text{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.6} .card{border:1px solid #8886;
+border-radius:10px;padding:14px 18px;min-height:120px} .card summary{cursor:pointer;opacity:.75;margin-bottom:8px}"""
+
+
+def read_pairs(folder: Path) -> list[dict]:
+    """The pairs of an evaluation; raises UserError where there are none."""
+    if not (folder / "pairs.jsonl").is_file():
+        raise UserError(f"{folder}: no pairs.jsonl; run `make eval` first (with an adapter and held-out records)")
+    return [row for _, row in read_jsonl(folder / "pairs.jsonl")]
+
+
+def is_swapped(reviewer: str, pair_id: str) -> bool:
+    """Whether the tuned model stands left: a fixed coin per reviewer and pair."""
+    return hashlib.sha256(f"{reviewer}\n{pair_id}".encode()).digest()[0] % 2 == 1
+
+
+def open_pairs(pairs: list[dict], votes: Path, reviewer: str) -> list[dict]:
+    """Pairs this reviewer has not voted on, in an order of the reviewer's own."""
+    done = {vote["id"] for _, vote in read_jsonl(votes) if vote["reviewer"] == reviewer} if votes.exists() else set()
+    left = [pair for pair in pairs if pair["id"] not in done]
+    return sorted(left, key=lambda pair: hashlib.sha256(f"{pair['id']}\n{reviewer}".encode()).digest())
+
+
+def save_vote(votes: Path, reviewer: str, pair: dict, choice: str) -> None:
+    """Append one vote in terms of the models and flush it to the disk."""
+    swapped = is_swapped(reviewer, pair["id"])
+    meant = {"left": ("base", "tuned")[swapped], "right": ("tuned", "base")[swapped]}.get(choice, choice)
+    row = {"reviewer": reviewer, "id": pair["id"], "vote": meant, "tuned_left": swapped}
+    with votes.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row | {"time": datetime.now(UTC).isoformat()}, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def card(answer: str, thought: str) -> str:
+    """An answer with its reasoning folded; the model's text is escaped, never rendered."""
+    fold = "<details><summary>Reasoning · 思考过程</summary>"
+    folded = f'{fold}<div class="text">{html.escape(thought)}</div></details>' if thought else ""
+    return f'<div class="card">{folded}<div class="text">{html.escape(answer) or "(no answer · 无答案)"}</div></div>'
+
+
+def show(pairs: list[dict], votes: Path, reviewer: str) -> tuple[str, str, str, str]:
+    """HTML of progress, question, left and right answer for the next open pair."""
+    left = open_pairs(pairs, votes, reviewer)
+    done = f"{len(pairs) - len(left)} / {len(pairs)}"
+    if not left:
+        return f"{done} · All done, thank you · 已全部完成，谢谢", "", "", ""
+    pair = left[0]
+    sides = ("tuned", "base") if is_swapped(reviewer, pair["id"]) else ("base", "tuned")
+    question = f'<div class="card"><b>Question · 问题</b><div class="text">{html.escape(pair["question"])}</div></div>'
+    return done, question, *(card(pair[side], pair.get(f"{side}_thought", "")) for side in sides)
+
+
+def build_page(folder: Path, reviewer: str) -> Any:
+    """The Gradio page."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio as gr
+
+    pairs, votes = read_pairs(folder), folder / "votes.jsonl"
+
+    def vote(shown: str, choice: str) -> tuple:
+        current = open_pairs(pairs, votes, reviewer)
+        # A second click that arrives late belongs to a pair that was voted on already.
+        if current and show(pairs, votes, reviewer)[1] == shown:
+            save_vote(votes, reviewer, current[0], choice)
+        return show(pairs, votes, reviewer)
+
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the network
+    title = "MedCoT: blind review · 盲评"
+    with gr.Blocks(title=title, analytics_enabled=False, head=SCRIPT, css=STYLE, theme=theme) as page:
+        words = "Which answer serves the asker better? 哪个回答对提问者更好？"
+        gr.HTML(f"<h2>{title}</h2>{words}<br><small>{NOTICE} 仅供研究。</small>")
+        progress, question = gr.HTML(elem_id="progress"), gr.HTML(elem_id="question")
+        with gr.Row():
+            sides = [gr.HTML(elem_id="left"), gr.HTML(elem_id="right")]
+        outputs = [progress, question, *sides]
+        with gr.Row():
+            for choice, label in zip(CHOICES, LABELS, strict=True):
+                kind = "secondary" if choice == "skip" else "primary"
+                button = gr.Button(label, elem_id=f"vote-{choice}", variant=kind)
+                button.click(lambda shown, choice=choice: vote(shown, choice), question, outputs, show_api=False)
+        page.load(lambda: show(pairs, votes, reviewer), None, outputs, show_api=False)
+    return page
+
+
+def launch(folder: Path, reviewer: str, port: int) -> None:
+    """Serve the page on 127.0.0.1 until interrupted."""
+    page = build_page(folder, reviewer)
+    print(f"open http://127.0.0.1:{port} (votes go to {folder / 'votes.jsonl'}; then: report {folder})")
+    page.launch(server_name="127.0.0.1", server_port=port, share=False, show_api=False, quiet=True)
