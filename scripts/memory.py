@@ -1,0 +1,84 @@
+"""Predict a training run's peak GPU memory from its recipe: ``python -m scripts.memory RECIPE [KEY=VALUE ...]``.
+
+Counts what PyTorch reserves on each GPU: weights, adapters with their gradients and optimiser, what the backward pass
+keeps, the logits, and buffers. ``tests/test_memory.py`` compares it with every measured run of docs/bench_train.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from scripts.common import UserError, run_main
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per 64 weights, a float per 256 scales
+CONTEXT_GIB = 0.5  # CUDA's own context and kernels, outside of what PyTorch reserves
+
+
+def linear_sizes(config: dict[str, Any]) -> list[tuple[int, int]]:
+    """(inputs, outputs) of the matrix products of one decoder layer: q, k, v, o, gate, up, down."""
+    hidden, mlp, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head = config.get("head_dim") or hidden // heads
+    wide, narrow = heads * head, (config.get("num_key_value_heads") or heads) * head
+    return [(hidden, wide), (hidden, narrow), (hidden, narrow), (wide, hidden), *[(hidden, mlp)] * 2, (mlp, hidden)]
+
+
+def predict_peak_gib(args: dict[str, Any], config: dict[str, Any], longest: int | None = None) -> dict[str, float]:
+    """GiB by part, with their sum under "total" (CUDA's own context included).
+
+    ``args``: a recipe. ``config``: the base model's config. ``longest``: tokens of the longest record where known;
+    otherwise every micro-batch is taken to be as long as cutoff_len. Source: sizes of Qwen2 as in transformers; the
+    buffers' factors were fitted to measured runs.
+    """
+    try:
+        sizes, layers = linear_sizes(config), config["num_hidden_layers"]
+        hidden, mlp, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    except KeyError as error:
+        raise UserError(f"the model's config has no {error}; expected a Qwen2-like decoder's config.json") from error
+    linear = layers * sum(i * o for i, o in sizes)
+    tables = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    packed = args.get("packing") or args.get("neat_packing")
+    length = args.get("cutoff_len", 2048) if packed or not longest else min(longest, args.get("cutoff_len", 2048))
+    tokens = args.get("per_device_train_batch_size", 8) * length
+    full, unsloth = args.get("finetuning_type") == "full", bool(args.get("use_unsloth"))
+    trained = linear + tables if full else layers * args.get("lora_rank", 8) * sum(i + o for i, o in sizes)
+    moments = 2 if "8bit" in str(args.get("optim")) else 8
+    kept = 0 if unsloth else 2 * hidden  # bytes per token and layer; Unsloth moves them to the host's memory
+    inside = 2 * (8 * hidden + 5 * mlp)  # one layer's own activations, bf16
+    if args.get("disable_gradient_checkpointing") and not unsloth:
+        kept = inside
+    fused_loss = unsloth or args.get("enable_liger_kernel")
+    parts = {
+        "weights": 0.0 if full else linear * (NF4_BYTES if args.get("quantization_bit") == 4 else 2) + 2 * tables,
+        "trained weights, gradients, optimiser": trained * (4 + 4 + moments),
+        "kept activations": layers * kept * tokens,
+        "one layer at work": inside * tokens + 2 * max(i * o for i, o in sizes) * 2,
+        "logits": min(tokens, 4096) * vocab * 4 if fused_loss else tokens * vocab * 14,
+    }
+    gib = {name: size / 2**30 for name, size in parts.items()} | {"CUDA context": CONTEXT_GIB}
+    return gib | {"total": sum(gib.values())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
+        epilog="example: python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4",
+    )
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    args = parser.parse_args()
+    from transformers import AutoConfig
+
+    from scripts.preflight import load_recipe
+
+    recipe = load_recipe(args.recipe, args.overrides)
+    try:
+        config = AutoConfig.from_pretrained(recipe["model_name_or_path"]).to_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{recipe['model_name_or_path']}: its config cannot be read ({error})") from error
+    for name, gib in predict_peak_gib(recipe, config).items():
+        print(f"{gib:8.2f} GiB  {name}")
+
+
+if __name__ == "__main__":
+    run_main(main)
