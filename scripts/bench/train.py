@@ -73,20 +73,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {**NO_UNSLOTH, **batch(4, 12)},
     "original": {"group_by_length": False, **batch(24, 2)},
     "ours": {"limit": 22},
-    "batch 24, by length": {**batch(24, 2), "limit": 22},
+    "batch 24 by length": {**batch(24, 2), "limit": 22},
     "no group_by_length": {"group_by_length": False},
-    "neat packing, Liger": {**NO_UNSLOTH, "neat_packing": True, "enable_liger_kernel": True, **batch(2, 7)},
-    "by length, Liger": {"use_unsloth": False, "enable_liger_kernel": True},
+    "neat packing + Liger": {**NO_UNSLOTH, "neat_packing": True, "enable_liger_kernel": True, **batch(2, 7)},
+    "by length + Liger": {"use_unsloth": False, "enable_liger_kernel": True},
     "neat packing": {**NO_UNSLOTH, "neat_packing": True, **batch(2, 7)},
-    "neat packing, Unsloth": {"group_by_length": False, "neat_packing": True, **batch(2, 7)},
-    "packing, Unsloth": {"group_by_length": False, "packing": True, **batch(2, 7)},
-    "batch 16, by length": {**batch(16, 3), "limit": 22},
-    "batch 4, by length": batch(4, 12),
+    "neat packing + Unsloth": {"group_by_length": False, "neat_packing": True, **batch(2, 7)},
+    "packing + Unsloth": {"group_by_length": False, "packing": True, **batch(2, 7)},
+    "batch 16 by length": {**batch(16, 3), "limit": 22},
+    "batch 4 by length": batch(4, 12),
     "8-bit Adam": {"optim": "adamw_8bit"},
-    "plain, batch 1": {**NO_UNSLOTH, **batch(1, 48)},
-    "plain, by length": {"use_unsloth": False, **batch(4, 12)},
-    "plain, no checkpointing": {**NO_UNSLOTH, **batch(4, 12), "disable_gradient_checkpointing": True},
-    "plain, eager attention": {**NO_UNSLOTH, **batch(4, 12), "flash_attn": "disabled"},
+    "plain batch 1": {**NO_UNSLOTH, **batch(1, 48)},
+    "plain by length": {"use_unsloth": False, **batch(4, 12)},
+    "plain without checkpointing": {**NO_UNSLOTH, **batch(4, 12), "disable_gradient_checkpointing": True},
+    "plain eager attention": {**NO_UNSLOTH, **batch(4, 12), "flash_attn": "disabled"},
 }
 
 
@@ -285,6 +285,7 @@ def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str,
     build_model(SHAPES[shape_name], model, tokenizer)
     run = args.work / "run" / name.replace("/", "_").replace(" ", "_")
     recipe |= {"model_name_or_path": str(model), "dataset_dir": str(data), "output_dir": str(run / "out")}
+    start = time.monotonic()
     measured = train(recipe, limit, run, args)
     row = {"variant": Path(name).stem if name.endswith(".yaml") else name, "shape": shape_name, "gpus": args.gpus}
     row |= {"limit_gib": limit, "recipe": {k: v for k, v in recipe.items() if "dir" not in k and "path" not in k}}
@@ -293,7 +294,12 @@ def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str,
         if "error" in measured
         else figures(measured, recipe, SHAPES[shape_name], data / "bench.jsonl", args.gpus)
     )
-    row |= {"machine": machine(), "commit": commit(), "measured": time.strftime("%Y-%m-%d")}
+    row |= {
+        "machine": machine(),
+        "commit": commit(),
+        "measured": time.strftime("%Y-%m-%d"),
+        "wall_s": round(time.monotonic() - start),
+    }
     return row | {"versions": versions("torch", "transformers", "peft", "bitsandbytes", "unsloth", "llamafactory")}
 
 
@@ -303,7 +309,8 @@ def main() -> int:
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--tokenizer", type=Path, help="folder of the real tokenizer (default: a small one is made)")
     parser.add_argument("--steps", type=int, default=6, help="measured optimiser steps, after 3 of warm-up")
-    parser.add_argument("--records", type=int, default=2000)
+    # Transformers sorts by length within up to 50 steps; 1,920 records make that 10, which a measurement walks through.
+    parser.add_argument("--records", type=int, default=1920)
     parser.add_argument("--minutes", type=float, default=600, help="start no variant that may end after this")
     parser.add_argument("--seconds", type=float, default=1800, help="longest time for one variant")
     parser.add_argument("--gpus", type=int, default=1)
@@ -337,12 +344,11 @@ def main() -> int:
         if time.monotonic() - begin + longest > args.minutes * 60:
             print(f"{wanted}: no time left")
             continue
-        start = time.monotonic()
         row = measure(wanted, args, tokenizer)
-        longest = max(longest, time.monotonic() - start)
+        longest = max(longest, row["wall_s"])
         write_json(args.out, with_ratios([r for r in rows if r not in old] + [row]))
         shown = ("tokens_per_s", "mfu", "hfu", "reserved_gib", "padding_share", "ratio_to_plain", "unsloth_fallback")
-        print(f"{wanted}: {time.monotonic() - start:.0f} s", {k: row.get(k) for k in (*shown, "error")}, flush=True)
+        print(f"{wanted}: {row['wall_s']} s", {k: row.get(k) for k in (*shown, "error")}, flush=True)
         print("\n".join(row.get("log_tail", [])), end="", flush=True)
         failed += bool(row.get("unsloth_fallback"))
     if failed:
