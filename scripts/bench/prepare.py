@@ -125,8 +125,10 @@ def disguised(text: str, lang: str, traditional: Callable[[str], str]) -> str:
     return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text) if lang == "en" else traditional(text)
 
 
-def corpus(size: int, seed: int, items: list[dict], pools: dict) -> Iterator[tuple[dict, dict]]:
-    """``size`` raw rows with their truth ``{"kind", "lang", "of"}``; ``of``: the original's number."""
+def corpus(size: int, seed: int, items: list[dict], pools: dict, reasoning: float = 1) -> Iterator[tuple[dict, dict]]:
+    """``size`` raw rows with their truth ``{"kind", "lang", "of"}``; ``of``: the original's number.
+
+    ``reasoning`` scales the length of the reasoning (1: about 25 sentences)."""
     import opencc
 
     rng, traditional = random.Random(seed), opencc.OpenCC("s2t").convert
@@ -137,7 +139,8 @@ def corpus(size: int, seed: int, items: list[dict], pools: dict) -> Iterator[tup
         ask, think = pools[lang]["ask"], pools[lang]["think"]
         glue, (low, high) = (" ", (4, 6)) if lang == "en" else ("", (6, 10))
         draw = lambda pool, count, glue=glue: glue.join(rng.choices(pool, k=count))  # noqa: E731
-        thought = draw(think, rng.randint(14, 28) if lang == "en" else rng.randint(30, 70)).rstrip("，,；; ")
+        count = max(4, round(reasoning * (rng.randint(14, 28) if lang == "en" else rng.randint(30, 70))))
+        thought = draw(think, count).rstrip("，,；; ")
         row = {"Question": draw(ask, rng.randint(low, high)), "Complex_CoT": thought + ("." if lang == "en" else "。")}
         row |= {"Response": draw(think, 4).rstrip("，,；; ") + ("." if lang == "en" else "。"), "lang": lang}
         truth, fate = {"kind": "clean", "lang": lang, "of": number}, rng.random()
@@ -168,21 +171,21 @@ def corpus(size: int, seed: int, items: list[dict], pools: dict) -> Iterator[tup
         yield row, truth
 
 
-def write_corpus(path: Path, size: int, items: list[dict], pools: dict) -> list[dict]:
+def write_corpus(path: Path, size: int, items: list[dict], pools: dict, reasoning: float) -> list[dict]:
     """Write the rows as JSON lines; their truth, line by line."""
     truths = []
     with path.open("w", encoding="utf-8") as file:
-        for row, truth in corpus(size, 1, items, pools):
+        for row, truth in corpus(size, 1, items, pools, reasoning):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             truths.append(truth)
     return truths
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Run a command: wall seconds, and the peak of the resident memory of all its processes together in MiB."""
+def measured(command: list[str]) -> dict[str, float]:
+    """Run a command: its wall and processor seconds, and the peak resident memory of all its processes in MiB."""
     import psutil
 
-    begin, peak = time.perf_counter(), 0
+    begin, before, peak = time.perf_counter(), os.times(), 0
     process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
         try:
@@ -192,7 +195,9 @@ def measured(command: list[str]) -> tuple[float, float]:
         time.sleep(0.1)
     if process.returncode:
         raise UserError(f"{' '.join(command)}: exit status {process.returncode}: {process.stderr.read()[-2000:]}")
-    return time.perf_counter() - begin, peak / 2**20
+    wall, after = time.perf_counter() - begin, os.times()
+    cpu = sum(after[i] - before[i] for i in (2, 3))  # of ended children, theirs included
+    return {"seconds": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mib": round(peak / 2**20)}
 
 
 def floor(path: str, tokenizer: str) -> None:
@@ -256,27 +261,24 @@ def ours(path: Path, out: Path, benchmarks: Path, tokenizer: str, processes: int
         "--num-proc",
         str(processes),
     ]
-    seconds, peak = measured(command)
+    figures = measured(command)
     rejected = {row["line"]: row for _, row in read_jsonl(out / "rejected.jsonl")}
     kept = {}
     for split in ("train", "val", "test"):
         kept |= {row["id"]: row["line"] for _, row in read_jsonl(out / f"bench_{split}.jsonl")}
-    return {"seconds": round(seconds, 2), "peak_mib": round(peak), "quality": quality(truths, rejected, kept)}
+    return figures | {"quality": quality(truths, rejected, kept)}
 
 
-def measure(size: int, work: Path, tokenizer: str, processes: int, peers: bool) -> dict:
+def measure(size: int, work: Path, tokenizer: str, processes: int, peers: bool, reasoning: float) -> dict:
     """Everything for one size, in one run."""
     items, free = benchmark_items(work / "benchmarks")
     path = work / f"corpus_{size}.jsonl"
-    truths = write_corpus(path, size, items, sentences(free))
-    base, _ = measured([sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", tokenizer])
-    result = {"records": size, "floor_s": round(base, 2)} | ours(
-        path, work / "out", work / "benchmarks", tokenizer, processes, truths
-    )
-    result |= {
-        "times_floor": round(result["seconds"] / base, 2),
-        "ms_per_record": round(1000 * result["seconds"] / size, 4),
-    }
+    truths = write_corpus(path, size, items, sentences(free), reasoning)
+    base = measured([sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", tokenizer])
+    own = ours(path, work / "out", work / "benchmarks", tokenizer, processes, truths)
+    result = {"records": size, "corpus_mib": path.stat().st_size >> 20, "floor": base} | own
+    result["times_floor"] = {key: round(own[key] / base[key], 2) for key in ("seconds", "cpu_s")}
+    result["ms_per_record"] = {key: round(1000 * own[key] / size, 4) for key in ("seconds", "cpu_s")}
     if peers:
         from scripts.bench import prepare_peers
 
@@ -294,6 +296,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("/tmp/medcot-bench-prepare"), help="folder for corpora")
     parser.add_argument("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
+    parser.add_argument("--reasoning", type=float, default=1, help="length of the reasoning (default: 1, real length)")
     parser.add_argument("--no-peers", action="store_true", help="leave datatrove and the 8-gram script out")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--floor", help=argparse.SUPPRESS)
@@ -307,7 +310,9 @@ def main() -> None:
         "sizes": [],
     }
     for size in args.sizes:
-        results["sizes"].append(measure(size, args.work, args.tokenizer, args.num_proc, not args.no_peers))
+        results["sizes"].append(
+            measure(size, args.work, args.tokenizer, args.num_proc, not args.no_peers, args.reasoning)
+        )
         print(json.dumps(results["sizes"][-1], ensure_ascii=False, indent=1), flush=True)
         if args.json:
             write_json(args.json, results)

@@ -50,7 +50,7 @@ class Row:
     """One row on its way through a batch. ``leak``: index of a benchmark item, -1 for none."""
 
     line: int
-    raw: object
+    raw: str | orjson.Fragment
     reason: str | None = None
     record: clean.Record | None = None
     id: str = ""
@@ -95,13 +95,14 @@ def batch_key(rows: list[tuple[int, bytes]], fingerprint: bytes) -> str:
 
 def parse(line: int, raw: bytes, columns: dict[str, str], claimed: str | None) -> Row:
     """One raw row to a record with repaired texts, or to its rejection."""
+    raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")  # an array's item may span lines
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return Row(line, raw.decode("utf-8", "replace"), "not_json")
     if not isinstance(value, dict):
-        return Row(line, value, "not_object")
-    row, texts = Row(line, value), []
+        return Row(line, orjson.Fragment(raw), "not_object")
+    row, texts = Row(line, orjson.Fragment(raw)), []
     for field in FIELDS:
         text = value.get(columns[field])
         if text is not None and not isinstance(text, str):

@@ -43,7 +43,7 @@ ENGLISH = frozenset(
     "the of and to in is was were with for are that it what which this she he his her be or not by as an at from has "  # noqa: SIM905
     "have if can how does do than after based when most these it's let's i'm so we my you your likely".split()
 )
-SENTENCE = re.compile(r"[.!?。！？；;\n]+")
+SENTENCE = re.compile(r"[.!?。！？，；;\n]+")
 ENDS = tuple(".!?。！？…”\"’')）】》」』]}*`:：;；|~>-%％℃°+=•—")
 REFUSAL = re.compile(
     r"(?:i(?:'|’)?m|i am) (?:really |very |truly )?(?:sorry|unable|not able)[^.!?\n]{0,30}"
@@ -277,8 +277,8 @@ FILTERS: dict[str, Callable[[Record], bool]] = {
         think_tag,
         special_token,
         wrong_language,
-        short_reasoning,
         mixed_language,
+        short_reasoning,
         reasoning_is_answer,
         looping_reasoning,
         looping_answer,

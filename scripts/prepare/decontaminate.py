@@ -59,10 +59,14 @@ class BenchmarkIndex:
         self.benchmarks = [item["benchmark"] for item in items]
         stems = [item["question"] for item in items]
         short = np.flatnonzero(np.diff(tokenise(stems).starts) < 2 * SHORT).tolist()
-        options = ["\n".join(map(str, items[i]["options"].values())) for i in short]
-        # What is compared: every stem, and where the stem is short also the stem with its options.
-        self.items = np.array([*range(len(items)), *short])
-        self.tokens = tokenise([*stems, *(f"{stems[i]}\n{texts}" for i, texts in zip(short, options, strict=True))])
+        folded = []
+        for marked in (False, True):
+            for i in short:
+                options = [f"{letter} {text}" if marked else str(text) for letter, text in items[i]["options"].items()]
+                folded.append("\n".join([stems[i], *options]))
+        # What is compared: every stem, and where it is short also the stem with its options, without and with letters.
+        self.items = np.array([*range(len(items)), *short, *short])
+        self.tokens = tokenise(stems + folded)
         self.features = features(self.tokens)
         self.lengths = np.diff(self.tokens.starts)
         grams = ngrams(self.tokens, WORDS, CHARACTERS)

@@ -60,11 +60,20 @@ def _jsonl(path: Path) -> Iterator[Row]:
 def _json(path: Path) -> Iterator[Row]:
     """Rows of one JSON array, a block of text at a time; anything else is read as JSON lines."""
     with _open_text(path) as file:
-        buffer = file.read(BLOCK).lstrip()
+        head = file.read(BLOCK)
+        buffer = head.lstrip()
         if buffer[:1] != "[":
+            first = buffer.partition("\n")[0]
+            try:
+                json.loads(first)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"{path}:1: found {first[:40]!r}, expected an array of objects or JSON lines"
+                ) from error
             yield from _jsonl(path)
             return
-        decode, number, position, passed = json.JSONDecoder().raw_decode, 0, 1, 0
+        decode, number, position = json.JSONDecoder().raw_decode, 0, 1
+        passed = head.count("\n") - buffer.count("\n")
         while True:
             start = _skip(buffer, position, ",") if number else _skip(buffer, position)
             if buffer[start : start + 1] == "]":
@@ -131,7 +140,7 @@ def _csv(path: Path) -> Iterator[Row]:
                     )
                 yield number, orjson.dumps(row)
         except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); quote the field") from error
+            raise UserError(f"{path}:{reader.line_num + 1}: not valid CSV ({error}); quote the field") from error
 
 
 def hub_rows(spec: str, split: str = "train") -> Iterator[dict]:

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
-from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, read_json, write_json
+from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, read_json, read_jsonl, write_json
 from scripts.prepare import batch
 from scripts.prepare.batch import KEPT, REASONS, Rules
 from scripts.prepare.decontaminate import BenchmarkIndex, read_items
@@ -72,7 +72,7 @@ def run_batches(
     """Process every batch that has no result yet; (stem of its files, index of its source) in input order."""
     global _INDEX
     _INDEX, stems, pending = index, [], deque()
-    code = file_hash(*sorted(Path(__file__).parent.glob("*.py")))
+    code, tokenizer = file_hash(*sorted(Path(__file__).parent.glob("*.py"))), file_hash(rules.tokenizer)
     items = blake2b(orjson.dumps([*index.ids, index.tokens.hashes.tolist()])).hexdigest()
     bar = tqdm(desc="prepare", unit=" records", unit_scale=True)
     context = multiprocessing.get_context("fork")
@@ -80,7 +80,7 @@ def run_batches(
         try:
             for number, source in enumerate(sources):
                 claimed = claimed_language(source) or (rules.langs[0] if len(rules.langs) == 1 else None)
-                fingerprint = repr((code, items, source, claimed, rules)).encode()
+                fingerprint = repr((code, items, source, claimed, rules, tokenizer)).encode()
                 for rows in batches(source):
                     stem = work / batch.batch_key(rows, fingerprint)
                     stems.append((stem, number))
@@ -163,8 +163,7 @@ def previous_splits(out: Path, name: str, settings: dict) -> dict[bytes, int]:
     for number, split in enumerate(SPLITS):
         path = out / f"{name}_{split}.jsonl"
         if path.exists():
-            with path.open("rb") as file:
-                found |= {orjson.loads(line)["id"].encode(): number for line in file}
+            found |= {str(row.get("id")).encode(): number for _, row in read_jsonl(path)}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -34,12 +35,13 @@ class Counts:
         shown = self.examples.setdefault(reason, [])
         if not leak and len(shown) >= EXAMPLES:
             return
-        row = orjson.loads(line)
+        head, _, record = line.partition(b',"record":')  # the record may be nested deeper than a parser goes
+        row = orjson.loads(head + b"}")
         where = {key: row[key] for key in ("source", "line", "reason", "matched")}
         if leak:
             self.leaks.append(where)
         if len(shown) < EXAMPLES:
-            shown.append(where | {"excerpt": orjson.dumps(row["record"]).decode()[:EXCERPT]})
+            shown.append(where | {"excerpt": record[:-2].decode("utf-8")[:EXCERPT]})
 
 
 def command(args: argparse.Namespace) -> str:
@@ -169,9 +171,96 @@ def markdown(report: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def plots(report: dict) -> str:
+    """Lengths and rejections as one SVG, the same bytes for the same figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "medcot"
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    if histogram := report["lengths"].get("histogram"):
+        left.stairs(histogram["counts"], histogram["edges"], fill=True, color="#4477aa")
+    left.axvline(report["lengths"]["cutoff_len"], color="#cc3311", linestyle="--", label="cutoff_len")
+    left.set(xlabel="tokens, template included", ylabel="records", title="Lengths")
+    left.legend()
+    reasons, before = list(report["reasons"])[::-1], np.zeros(len(report["reasons"]))
+    for color, (lang, group) in zip(("#4477aa", "#ddaa33", "#bbbbbb"), report["by_language"].items(), strict=False):
+        counts = np.array([group["reasons"].get(reason, 0) for reason in reasons], float)
+        right.barh(reasons, counts, left=before, color=color, label=lang)
+        before += counts
+    right.set(xlabel="records", title="Rejected, by reason")
+    if reasons:
+        right.legend()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def page(report: dict) -> str:
+    """The report as one HTML page that needs nothing beside it; what records hold is shown as text, never as HTML."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown(report))
+    style = (
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:"
+        "collapse;display:block;overflow-x:auto}td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:left}"
+        "svg{max-width:100%;height:auto}pre{white-space:pre-wrap}"
+    )
+    head, mark, rest = body.partition("<h2>")
+    title = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{report["name"]}</title><style>{style}</style>'
+    )
+    return f"{title}\n{head}{plots(report)}\n{mark}{rest}</html>\n"
+
+
+def data_card(report: dict) -> str:
+    """A data card in the hub's form, all of it from the report."""
+    languages = [lang for lang, group in report["by_language"].items() if group["kept"]]
+    front = [
+        "---",
+        f"pretty_name: {report['name']}",
+        "task_categories: [question-answering]",
+        "tags: [medical, chain-of-thought]",
+    ]
+    front += [f"language: [{', '.join(languages)}]", f"size: {report['kept']}", "---"]
+    sizes = ", ".join(f"{split} {value['records']:,}" for split, value in report["splits"].items())
+    leaks = ", ".join(
+        f"{k} ({v['items']:,} items, {v['leaks']:,} leaks removed)" for k, v in report["benchmarks"].items()
+    )
+    warned = ", ".join(f"{count} like {kind}" for kind, count in report["warnings"].items() if count)
+    rejected = ", ".join(f"{reason} {count:,}" for reason, count in report["reasons"].items())
+    personal = (
+        f"Kept records with what looks like it: {warned}" if warned else "No e-mail, phone or identity number seen"
+    )
+    return "\n\n".join(
+        [
+            "\n".join(front), f"# Data card: {report['name']}", f"> {report['notice']}",
+            f"**Records.** {sizes}; languages: {', '.join(languages) or 'none'}. Each has a question (`input`) and a reasoned "
+            "answer (`output`: the reasoning inside `<think>`, then the answer), with `id`, `lang`, `source`, `line`.",
+            "**Sources.** " + "; ".join(f"`{k}` ({v['read']:,} read, {v['kept']:,} kept)" for k, v in report["by_source"].items())
+            + ". Each source's own licence and terms go on to apply to its records; check them before you publish.",
+            f"**Cleaning.** {report['read']:,} read, {report['rejected']:,} rejected: {rejected or 'none'}. Every rejected "
+            "record is in `rejected.jsonl` with its reason; repairs are counted in `report.md`.",
+            f"**Near-duplicates.** Questions from a Jaccard similarity of {report['settings']['threshold']} on; one record of "
+            "each cluster is kept, and no cluster lies in two splits.",
+            "**Decontamination.** " + (leaks or "None: no benchmark was given.")
+            + (" Translated or freely reworded leaks are not found." if leaks else ""),
+            f"**Personal data.** {personal}; names, dates and places are not looked for. "
+            "De-identify your own records before they come here.",
+            "**Use.** To study how models learn to reason. The answers come from the sources and were not checked by clinicians.",
+            f"**Made by** `{report['command']}` at commit {report['commit']}; dataset hash `{report['dataset_hash']}`.",
+        ]
+    ) + "\n"  # fmt: skip
+
+
 def write_reports(folder: Path, report: dict) -> list[Path]:
     """Write every form of the report into a folder; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", report)
     write_text(folder / "report.md", markdown(report))
+    write_text(folder / "report.html", page(report))
+    write_text(folder / "DATA_CARD.md", data_card(report))
     return sorted(folder.iterdir())
