@@ -94,7 +94,7 @@ def everything() -> None:
     add("--base-url", help="the server's address, ending in /v1")
     add("--budget", nargs="+", help="thinking budgets in tokens, e.g. 256 1024")
     add("--answer-tokens", type=int, help="most tokens of an answer after the thought")
-    add("--limit", type=int, help="only the first N items of each benchmark and prompt set")
+    add("--limit", type=int, help="first N items of each benchmark and prompt set; 0: all (100; the demo: 24)")
     add("--sampling", choices=("greedy", "r1"), default="greedy", help="r1: temperature 0.6, top_p 0.95")
     add("--seeds", type=int, nargs="+", help="one pass each (42); more than one needs --sampling r1")
     add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")

@@ -17,7 +17,7 @@ from scripts.evaluate.models import Store, Subject, find_subject
 SMALL = 200 * 2**20  # bytes of weights; below it this is the demo's model and a few minutes must do
 DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
     True: {"budgets": (16, 32, 64), "answer_tokens": 32, "limit": 24, "batch": 32},
-    False: {"budgets": (512, 2048), "answer_tokens": 512, "limit": None, "batch": 8},
+    False: {"budgets": (512, 2048), "answer_tokens": 512, "limit": 100, "batch": 16},
 }
 
 
@@ -96,26 +96,25 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
         found = newest_run()
     elif options.engine == "hf" and options.adapter and (Path(options.adapter) / "medcot.json").exists():
         found = {**read_json(Path(options.adapter) / "medcot.json"), "adapter_dir": options.adapter}
-    adapter = options.adapter or found.get("adapter_dir")
-    for path in sorted((ROOT / "results").glob("*/run.json")):
-        run = read_json(path)
-        same = run.get("adapter") == adapter and options.model in (None, run.get("model"))
-        if adapter and same and not options.out:
-            return {**run, "out": str(path.parent)}
-    name = Path(adapter or options.model).name
-    splits = Path(found.get("dataset_dir") or "data"), str(found.get("dataset") or "").removesuffix("_train")
-    test = options.data or (str(splits[0] / f"{splits[1]}_test.jsonl") if found else None)
-    return {
-        "name": name,
-        "recipe": options.recipe or found.get("recipe"),
-        "model": options.model or found.get("model"),
+    adapter, model = options.adapter or found.get("adapter_dir"), options.model or found.get("model")
+    folder, name = Path(found.get("dataset_dir") or "data"), str(found.get("dataset") or "").removesuffix("_train")
+    run = {
+        "name": Path(adapter or model).name,
+        "recipe": found.get("recipe"),
+        "model": model,
         "adapter": adapter,
         "train_dir": adapter if found else None,
-        "data_report": str(splits[0] / "report.json") if found else None,
-        "test_file": test,
-        "cutoff_len": found.get("cutoff_len"),
-        "out": options.out or f"results/{name}",
+        "data_report": str(folder / "report.json") if found else None,
+        "test_file": str(folder / f"{name}_test.jsonl") if found else None,
+        "out": f"results/{Path(adapter or model).name}",
     }
+    for path in sorted((ROOT / "results").glob("*/run.json")):
+        kept = read_json(path)
+        if adapter and (kept.get("adapter"), kept.get("model")) == (adapter, model):
+            run |= {**kept, "out": str(path.parent)}
+    asked = {"recipe": options.recipe, "test_file": options.data, "out": options.out}
+    run |= {key: value for key, value in asked.items() if value}
+    return run | {"cutoff_len": options.cutoff_len or found.get("cutoff_len") or 2048}
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -125,7 +124,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     run = describe(options)
     subject = None
     if options.engine == "hf":
-        subject = find_subject(run["model"], run["adapter"], options.recipe or run.get("recipe"))
+        subject = find_subject(run["model"], run["adapter"], run["recipe"])
     weights = sum(file.stat().st_size for file in Path(run["model"]).glob("*.safetensors"))
     small = options.engine == "hf" and 0 < weights < SMALL
     default = DEFAULTS[small]
@@ -138,8 +137,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if any(budget < 1 for budget in budgets):
         raise UserError(f"--budget: found {budgets}, expected positive numbers of tokens, e.g. --budget '256 1024'")
     limit = options.limit if options.limit is not None else default["limit"]
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit: found {limit}, expected at least 1 item")
+    if limit < 0:
+        raise UserError(f"--limit: found {limit}, expected a number of items, or 0 for all of them")
+    limit = limit or None
     prompts = [row for lang in ("en", "zh") for row in load_prompts(ROOT / f"data/instructions_{lang}.jsonl")[:limit]]
     return Plan(
         run=run,
@@ -155,7 +155,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         batch=options.batch_size or default["batch"],
         seeds=tuple(options.seeds or [42]),
         sampling=R1_SAMPLING if options.sampling == "r1" else {},
-        cutoff_len=options.cutoff_len or run.get("cutoff_len") or 2048,
+        cutoff_len=run["cutoff_len"],
         options=options,
         small=small,
     )

@@ -115,8 +115,28 @@ def build_page(folder: Path, reviewer: str) -> Any:
     return page
 
 
+class OfflinePolicy:
+    """ASGI middleware: the browser may load nothing from elsewhere (Gradio's page names a script on a CDN)."""
+
+    RULE = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_rule(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", self.RULE)]
+            await send(message)
+
+        await self.app(scope, receive, with_rule)
+
+
 def launch(folder: Path, reviewer: str, port: int) -> None:
     """Serve the page on 127.0.0.1 until interrupted."""
+    from starlette.middleware import Middleware
+
     page = build_page(folder, reviewer)
-    print(f"open http://127.0.0.1:{port} (votes go to {folder / 'votes.jsonl'}; then: report {folder})")
-    page.launch(server_name="127.0.0.1", server_port=port, share=False, show_api=False, quiet=True)
+    print(f"open http://127.0.0.1:{port} (votes go to {folder / 'votes.jsonl'}; then: report {folder})", flush=True)
+    local = {"server_name": "127.0.0.1", "server_port": port, "share": False, "show_api": False, "quiet": True}
+    page.launch(**local, app_kwargs={"middleware": [Middleware(OfflinePolicy)]})

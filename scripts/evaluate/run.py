@@ -215,6 +215,7 @@ def run(plan: Plan) -> Path:
         write_jsonl(plan.out / "accuracy_samples.jsonl", rows)
         result |= {"tasks": accuracy.summarise(rows)}
     instructions(plan)
-    judged(plan, held_out(plan))
+    if plan.records:
+        judged(plan, held_out(plan))
     run_controls(plan, rows)
     return write_report(plan.out)

@@ -71,7 +71,7 @@ def comparison(label: str, cell: dict[str, Any], name: str, digits: int, scale: 
     difference = cell.get("difference") or {}
     shown = {"value": difference.get("value", difference.get(name)), "ci95": difference.get("ci95")}
     row = [label, cell["base"]["n"], *(interval(cell.get(side), name, digits, scale) for side in ("base", "tuned"))]
-    p = difference.get("p_holm", difference.get("p"))
+    p = difference.get("p_holm", difference.get("p")) if difference.get("ci95") else None
     return [*row, interval(shown, digits=digits, scale=scale), number(p), verdict(difference, better)]
 
 
@@ -97,11 +97,13 @@ def summary_section(results: dict[str, Any]) -> Section:
     if results["perplexity"]:
         rows.append(comparison("perplexity (lower is better)", results["perplexity"], "ppl", 2, 1, -1))
     rows += [comparison(f"{label} (%)", cell, name, 1, 100) for label, cell, name in shares(results)]
+    limit = next((results[name]["settings"]["limit"] for name in ("accuracy", "format") if results[name]), None)
+    items = f", the first {limit} of each set" if limit else ""
     head = ["metric", "n", "base [95%]", "tuned [95%]", "tuned − base [95%]", "p", "verdict"]
     section.blocks.append(
         (
             "text",
-            "Same items, same prompt, same settings for both models. “Gain” needs an interval that excludes zero and "
+            f"Same items, same prompt, same settings for both models{items}. “Gain” needs an interval that excludes zero and "
             "p < 0.05 (exact McNemar; Holm-corrected over benchmarks); everything else is “no difference shown”.",
             "两个模型使用相同题目、相同提示与相同设置。仅当 95% 区间不含零且 p < 0.05（精确 McNemar 检验，多个基准间作 "
             "Holm 校正）时才称为提升（gain），否则为未显示差异。",
