@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, read_json
+from scripts.common import ROOT, UserError, file_hash, read_json
 from scripts.evaluate import accuracy, perplexity
 from scripts.evaluate.engine import R1_SAMPLING, Thinker
 from scripts.evaluate.instructions import load_prompts
@@ -64,6 +64,8 @@ class Plan:
             "prompt": "the template's turn, then <think> opened for both models"
             if all(engine.prefill for engine in self.engines.values())
             else "the server's own chat template (no prefill, so no thinking budget)",
+            "prompt_frame": next(iter(self.engines.values())).prompt("{question}"),
+            "task_hash": file_hash(accuracy.TASKS / "choice.yaml"),
             "budgets": self.budgets,
             "answer_tokens": self.answer_tokens,
             "sampling": self.sampling or "greedy",
@@ -107,6 +109,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
         "data_report": str(folder / "report.json") if found else None,
         "test_file": str(folder / f"{name}_test.jsonl") if found else None,
         "out": f"results/{Path(adapter or model).name}",
+        "trained_on": {key: found.get(key) for key in ("dataset", "dataset_hash", "recipe_hash", "seed")},
     }
     for path in sorted((ROOT / "results").glob("*/run.json")):
         kept = read_json(path)

@@ -103,8 +103,8 @@ def summary_section(results: dict[str, Any]) -> Section:
     section.blocks.append(
         (
             "text",
-            f"Same items, same prompt, same settings for both models{items}. “Gain” needs an interval that excludes zero and "
-            "p < 0.05 (exact McNemar; Holm-corrected over benchmarks); everything else is “no difference shown”.",
+            f"Same items, prompt and settings for both models{items}. “Gain” needs an interval without zero "
+            "and p < 0.05 (exact McNemar; Holm-corrected over benchmarks); everything else is “no difference shown”.",
             "两个模型使用相同题目、相同提示与相同设置。仅当 95% 区间不含零且 p < 0.05（精确 McNemar 检验，多个基准间作 "
             "Holm 校正）时才称为提升（gain），否则为未显示差异。",
         )
@@ -126,7 +126,7 @@ def perplexity_section(result: dict[str, Any]) -> Section:
     """Perplexity by part, language and length."""
     section = Section("Perplexity on held-out records", "留出数据上的困惑度")
     groups = {"reasoning + answer": result, **result["parts"]}
-    for lang, parts in result["languages"].items():
+    for lang, parts in result["languages"].items() if len(result["languages"]) > 1 else ():
         groups |= {f"{lang}: {'reasoning + answer' if part == 'both' else part}": cell for part, cell in parts.items()}
     rows = []
     for label, cell in groups.items():

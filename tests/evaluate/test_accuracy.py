@@ -106,6 +106,17 @@ def test_left_padding_does_not_change_an_answer(subject):
     assert local.choose(prompts, options) == [local.choose([prompt], options[:1])[0] for prompt in prompts]
 
 
+def test_sampling_differs_by_seed_and_repeats(subject, tmp_path):
+    def ask(seed, folder):
+        thinker = engine.Thinker(
+            engine.LocalEngine(subject, "tuned", 4), Store(tmp_path / folder), (8,), 4, engine.R1_SAMPLING, seed
+        )
+        return [row["outputs"]["8"]["text"] for row in thinker.answer([engine.Item("a", "Fever?")], "t")]
+
+    assert ask(1, "one") == ask(1, "again")
+    assert ask(1, "one") != ask(2, "one")
+
+
 @pytest.mark.parametrize("completions", [True, False])
 def test_scores_from_a_scripted_server_are_exact(tmp_path, completions):
     """Items 0-2 right, 3 wrong, 4 unparsed, 5 a letter only inside the reasoning (unparsed as well)."""
