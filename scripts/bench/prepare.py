@@ -11,6 +11,7 @@ steps together, peak memory of all processes, and the same for datatrove's MinHa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -28,6 +29,21 @@ from scripts.common import ROOT, UserError, machine, read_jsonl, run_main, write
 
 SHARED = ROOT.parent / "shared"
 SENTENCES = {"en": re.compile(r"(?<=[.?!])\s+"), "zh": re.compile(r"(?<=[。？！，；,?!])\s*")}
+REFUSED = {"en": "I'm sorry, but I can't help with that.", "zh": "抱歉，我无法提供医疗建议。"}
+CUT = {"en": " and the", "zh": "，因为"}
+
+
+def looping(text: str) -> str:
+    """A text that falls into a loop."""
+    return text[:200] + (text[:60] + "。. ") * 30
+
+
+def endless(text: str) -> str:
+    """Far more text than a record may have, without a loop."""
+    return "".join(random.Random(number).choice(text) for number in range(20_000)) + "."
+
+
+# Every kind of dirt: what it does to a clean row; its name is the reason that must be given.
 DIRT: dict[str, Callable[[dict], dict]] = {
     "no_reasoning": lambda r: r | {"Complex_CoT": " "},
     "no_answer": lambda r: {k: v for k, v in r.items() if k != "Response"},
@@ -35,12 +51,12 @@ DIRT: dict[str, Callable[[dict], dict]] = {
     "special_token": lambda r: r | {"Response": r["Response"] + " <｜User｜>" + r["Question"]},
     "think_tag": lambda r: r | {"Complex_CoT": "So </think> " + r["Complex_CoT"]},
     "reasoning_is_answer": lambda r: r | {"Response": r["Complex_CoT"]},
-    "looping_reasoning": lambda r: r | {"Complex_CoT": r["Complex_CoT"][:200] + (r["Complex_CoT"][:60] + "。. ") * 30},
-    "cut_off_reasoning": lambda r: r | {"Complex_CoT": r["Complex_CoT"].rstrip(".。!！?？") + (" and the" if r["lang"] == "en" else "，因为")},
+    "looping_reasoning": lambda r: r | {"Complex_CoT": looping(r["Complex_CoT"])},
+    "cut_off_reasoning": lambda r: r | {"Complex_CoT": r["Complex_CoT"].rstrip(".。!！?？") + CUT[r["lang"]]},
     "wrong_language": lambda r: r | {"lang": {"en": "zh", "zh": "en"}[r["lang"]]},
-    "refusal": lambda r: r | {"Response": "I'm sorry, but I can't help with that." if r["lang"] == "en" else "抱歉，我无法提供医疗建议。"},
-    "too_long": lambda r: r | {"Complex_CoT": "".join(random.Random(i).choice(r["Complex_CoT"]) for i in range(20_000)) + "."},
-}  # fmt: skip
+    "refusal": lambda r: r | {"Response": REFUSED[r["lang"]]},
+    "too_long": lambda r: r | {"Complex_CoT": endless(r["Complex_CoT"])},
+}
 REPAIRED: tuple[Callable[[str], str], ...] = (
     lambda text: f"<p>{text}</p>&nbsp;", lambda text: text.replace(" ", "\u00a0 ") + "\r\n", lambda text: "\ufeff" + text,
 )  # fmt: skip
@@ -72,7 +88,7 @@ def sentences(items: list[dict]) -> dict[str, dict[str, list[str]]]:
 
 
 def benchmark_items(folder: Path) -> tuple[list[dict], list[dict]]:
-    """Half of the real benchmark items (stems of six characters and more) to leak, and other text for clean questions."""
+    """Half of the real benchmark items (stems of six characters and more) to leak, other text for clean questions."""
     from scripts.prepare.benchmarks import normalise
 
     if (SHARED / "data").is_dir():
@@ -188,10 +204,8 @@ def measured(command: list[str]) -> dict[str, float]:
     begin, before, peak = time.perf_counter(), os.times(), 0
     process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             peak = max(peak, sum(p.memory_info().rss for p in (process, *process.children(recursive=True))))
-        except psutil.NoSuchProcess:
-            pass
         time.sleep(0.1)
     if process.returncode:
         raise UserError(f"{' '.join(command)}: exit status {process.returncode}: {process.stderr.read()[-2000:]}")
@@ -289,7 +303,8 @@ def measure(size: int, work: Path, tokenizer: str, processes: int, peers: bool, 
 
 def main() -> None:
     """Measure every size asked for, print and write the figures."""
-    parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__, formatter_class=layout)
     parser.add_argument("--sizes", nargs="+", type=int, default=[1_000, 10_000], help="records (default: 1000 10000)")
     parser.add_argument(
         "--tokenizer", default=str(SHARED / "tokenizer/deepseek-r1-distill-qwen"), help="folder with tokenizer.json"

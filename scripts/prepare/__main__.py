@@ -1,7 +1,7 @@
 """Raw medical chain-of-thought records in, a data set one can trust out: cleaned, de-duplicated, decontaminated.
 
-    python -m scripts.prepare FreedomIntelligence/medical-o1-reasoning-SFT:zh FreedomIntelligence/medical-o1-reasoning-SFT:en \\
-        --out data --name med_o1 --tokenizer deepseek-ai/DeepSeek-R1-Distill-Qwen-7B
+    R=FreedomIntelligence/medical-o1-reasoning-SFT
+    python -m scripts.prepare $R:zh $R:en --out data --name med_o1 --tokenizer deepseek-ai/DeepSeek-R1-Distill-Qwen-7B
     python -m scripts.prepare own.csv --columns Question=q Complex_CoT=thinking Response=a --out data/own --name own
 
 Writes NAME_train.jsonl, NAME_val.jsonl, NAME_test.jsonl, rejected.jsonl, report.json, .md, .html and DATA_CARD.md
@@ -15,24 +15,22 @@ import os
 import re
 from pathlib import Path
 
-from scripts.common import ROOT, UserError, run_main
+from scripts.common import UserError, run_main
 
 TOKENIZER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; raises SystemExit on --help or a wrong flag, UserError on a value out of range."""
-    parser = argparse.ArgumentParser("python -m scripts.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    add = parser.add_argument
-    add(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="hub id (owner/name:configuration) or .jsonl .json .parquet .csv .tsv (.gz)",
-    )
-    add("--out", type=Path, default=ROOT / "data", help="folder for the prepared files (default: data)")
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m scripts.prepare", description=__doc__, formatter_class=layout)
+    add, cores = parser.add_argument, len(os.sched_getaffinity(0))
+    formats = "hub id (owner/name:configuration), or a file: .jsonl .json .parquet .csv .tsv, also .gz"
+    against = "benchmark files to decontaminate against (default: all in data/benchmarks; no file: none)"
+    add("sources", nargs="+", metavar="SOURCE", help=formats)
+    add("--out", type=Path, default=Path("data"), help="folder for the prepared files (default: data)")
     add("--name", default="med_o1", help="prefix of the splits' files and registered names (default: med_o1)")
-    add("--benchmarks", nargs="*", type=Path, help="benchmark files to decontaminate against (default: all in data/benchmarks); none given: no decontamination")  # fmt: skip
+    add("--benchmarks", nargs="*", type=Path, help=against)
     add("--lang", nargs="+", choices=("zh", "en"), default=["zh", "en"], help="languages to keep (default: zh en)")
     add("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="own names for Question, Complex_CoT, Response")
     add("--tokenizer", default=TOKENIZER, help=f"folder with tokenizer.json, or a hub id (default: {TOKENIZER})")
@@ -42,26 +40,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--test", type=float, default=0.10, help="share of the test split (default: 0.10)")
     add("--skip", nargs="+", default=[], metavar="FILTER", help="filters to leave out, by the reason that they give")
     add("--seed", type=int, default=42, help="seed of the split and the sketches (default: 42)")
-    add("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes (default: all cores)")
+    add("--num-proc", type=int, default=cores, help="worker processes (default: all cores)")
     args = parser.parse_args(argv)
     args.columns = read_columns(args.columns)
+    shares = (args.val, args.test)
     checks = {
-        "--name": (bool(re.fullmatch(r"[\w-]+", args.name)), args.name, "letters, digits, _ and -"),
+        "--name": (re.fullmatch(r"[\w-]+", args.name), args.name, "letters, digits, _ and -"),
         "--cutoff-len": (args.cutoff_len > 0, args.cutoff_len, "a positive number of tokens"),
         "--threshold": (0.3 <= args.threshold <= 1, args.threshold, "0.3 to 1"),
-        "--val and --test": (min(args.val, args.test) >= 0 and args.val + args.test < 1, (args.val, args.test), "shares that add up to less than 1"),
+        "--val and --test": (min(shares) >= 0 and sum(shares) < 1, shares, "shares that add up to less than 1"),
         "--num-proc": (args.num_proc > 0, args.num_proc, "at least 1"),
-    }  # fmt: skip
+    }
     for flag, (right, found, expected) in checks.items():
         if not right:
             raise UserError(f"{flag}: found {found}, expected {expected}")
     if args.benchmarks is None:
-        args.benchmarks = sorted((ROOT / "data/benchmarks").glob("*.jsonl"))
-        if not args.benchmarks:
-            raise UserError(
-                f"{ROOT / 'data/benchmarks'}: no benchmark file; write them with python -m scripts.prepare.benchmarks, "
-                "or give --benchmarks without a file to go without decontamination"
-            )
+        args.benchmarks = sorted(Path("data/benchmarks").glob("*.jsonl")) or None
+    if args.benchmarks is None:
+        raise UserError(
+            "data/benchmarks: no benchmark file; run this from the project's root, write them with python -m "
+            "scripts.prepare.benchmarks, or give --benchmarks without a file to go without decontamination"
+        )
     return args
 
 
@@ -108,7 +107,8 @@ def main() -> None:
     args = parse_args()
     from scripts.prepare.pipeline import prepare
 
-    prepare(args, find_tokenizer(args.tokenizer))
+    args.tokenizer_file = find_tokenizer(args.tokenizer)
+    prepare(args)
 
 
 if __name__ == "__main__":

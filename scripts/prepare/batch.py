@@ -20,7 +20,7 @@ from scripts.common import ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, USER, U
 from scripts.prepare import clean
 from scripts.prepare.decontaminate import BenchmarkIndex
 from scripts.prepare.dedup import sketch
-from scripts.prepare.keys import features, text_keys, tokenise
+from scripts.prepare.keys import Tokens, features, text_keys, tokenise
 
 FIELDS = ("Question", "Complex_CoT", "Response")
 LANGUAGES = (None, "zh", "en")
@@ -54,6 +54,8 @@ class Row:
     reason: str | None = None
     record: clean.Record | None = None
     id: str = ""
+    output: str = ""
+    key: int = 0
     tokens: int = 0
     leak: int = -1
     repairs: int = 0
@@ -134,60 +136,63 @@ def repairs_made(before: list[str], after: list[str]) -> int:
     return bits
 
 
+def judge(rows: list[Row], rules: Rules, index: BenchmarkIndex) -> Tokens:
+    """Give each parsed row its id, its length and its reason, if any; the feature sets of those that are kept."""
+    tokens = tokenise([row.record.question for row in rows])
+    sets = features(tokens)
+    for row, leak, key in zip(rows, index.search(tokens, sets), text_keys(tokens).tolist(), strict=True):
+        row.key, row.id = key, row.id or f"{row.record.lang or 'xx'}-{key:016x}"
+        if leak:  # before every filter, so that each leak is listed with its item
+            row.reason, row.leak = leak.kind, leak.item
+            continue
+        row.reason = clean.reject_reason(row.record, rules.skip)
+        if row.reason is None and row.record.lang not in rules.langs and "other_language" not in rules.skip:
+            row.reason = "other_language"
+    whole = [row for row in rows if row.reason is None]
+    for row in whole:
+        row.output = f"{THINK_OPEN}{row.record.thought}{THINK_CLOSE}{row.record.answer}"
+    counted = count_tokens(rules.tokenizer, [row.record.question for row in whole], [row.output for row in whole])
+    for row, count in zip(whole, counted, strict=True):
+        row.tokens, row.reason = count, "too_long" if count > rules.cutoff_len else None
+        found = clean.personal_data(f"{row.record.question}\n{row.output}")
+        row.warnings = sum(1 << WARNINGS.index(kind) for kind in found)
+    return sets.take(np.flatnonzero([row.reason is None for row in rows]))
+
+
 def process(
     rows: list[tuple[int, bytes]], source: str, claimed: str | None, rules: Rules, index: BenchmarkIndex, stem: Path
 ) -> None:
     """Clean, decontaminate, measure and sketch a batch; write its two files, the .npz last."""
     columns = dict(rules.columns)
     done = [parse(line, raw, columns, claimed) for line, raw in rows]
-    alive = [row for row in done if row.reason is None]
-    for row in alive:
-        row.reason = clean.reject_reason(row.record, rules.skip)
-        if row.reason is None and row.record.lang not in rules.langs and "other_language" not in rules.skip:
-            row.reason = "other_language"
-    alive = [row for row in alive if row.reason is None]
-    tokens = tokenise([row.record.question for row in alive])
-    sets, keys = features(tokens), text_keys(tokens)
-    for row, leak in zip(alive, index.search(tokens, sets), strict=True):
-        if leak:
-            row.reason, row.leak = leak.kind, leak.item
-    outputs = [f"{THINK_OPEN}{row.record.thought}{THINK_CLOSE}{row.record.answer}" for row in alive]
-    counted = count_tokens(rules.tokenizer, [row.record.question for row in alive], outputs)
-    for row, count, key in zip(alive, counted, keys.tolist(), strict=True):
-        row.tokens, row.id = count, row.id or f"{row.record.lang or 'xx'}-{key:016x}"
-        if row.reason is None and count > rules.cutoff_len:
-            row.reason = "too_long"
-        text = f"{row.record.question}\n{row.record.thought}\n{row.record.answer}"
-        row.warnings = sum(1 << WARNINGS.index(kind) for kind in clean.personal_data(text))
-    kept = np.flatnonzero([row.reason is None for row in alive])
-    sets = sets.take(kept)
+    sets = judge([row for row in done if row.reason is None], rules, index)
+    kept = [row for row in done if row.reason is None]
     temporary = stem.with_name(f".tmp-{os.getpid()}-{stem.name}")
-    output_of = {id(row): output for row, output in zip(alive, outputs, strict=True)}
     with temporary.open("wb") as file:
-        file.writelines(_line(row, source, output_of.get(id(row), ""), index) for row in done)
+        file.writelines(_line(row, source, index) for row in done)
     os.replace(temporary, f"{stem}.jsonl")
-    np.savez(
-        temporary.open("wb"),
-        reason=np.array([REASONS.index(row.reason) for row in done], np.int8),
-        lang=np.array([LANGUAGES.index(row.record.lang if row.record else None) for row in done], np.int8),
-        tokens=np.array([row.tokens for row in done], np.int32),
-        leak=np.array([row.leak for row in done], np.int32),
-        repairs=np.array([row.repairs for row in done], np.uint8),
-        warnings=np.array([row.warnings for row in done], np.uint8),
-        ids=np.array([alive[i].id.encode() for i in kept], dtype=bytes if len(kept) else "S1"),
-        thought=np.array([len(alive[i].record.thought) for i in kept], np.int32),
-        key=keys[kept],
-        sketch=sketch(sets, rules.seed),
-        feature=(sets.hashes >> np.uint64(32)).astype(np.uint32),
-        features=np.diff(sets.starts).astype(np.int32),
-    )
+    remembered = {
+        "reason": np.array([REASONS.index(row.reason) for row in done], np.int8),
+        "lang": np.array([LANGUAGES.index(row.record.lang if row.record else None) for row in done], np.int8),
+        "tokens": np.array([row.tokens for row in done], np.int32),
+        "repairs": np.array([row.repairs for row in done], np.uint8),
+        "warnings": np.array([row.warnings for row in done], np.uint8),
+        "ids": np.array([row.id.encode() for row in kept], dtype=bytes if kept else "S1"),
+        "thought": np.array([len(row.record.thought) for row in kept], np.int32),
+        "key": np.array([row.key for row in kept], np.uint64),
+        "sketch": sketch(sets, rules.seed),
+        "feature": (sets.hashes >> np.uint64(32)).astype(np.uint32),
+        "features": np.diff(sets.starts).astype(np.int32),
+    }
+    with temporary.open("wb") as file:
+        np.savez(file, **remembered)
     os.replace(temporary, f"{stem}.npz")
 
 
-def _line(row: Row, source: str, output: str, index: BenchmarkIndex) -> bytes:
+def _line(row: Row, source: str, index: BenchmarkIndex) -> bytes:
     where = {"source": source, "line": row.line}
     if row.reason is None:
-        value = {"id": row.id, "lang": row.record.lang, "input": row.record.question, "output": output, **where}
+        value = {"id": row.id, "lang": row.record.lang, "input": row.record.question, "output": row.output, **where}
     else:
         value = {**where, "reason": row.reason, "matched": index.ids[row.leak] if row.leak >= 0 else None}
         value |= {"tokens": row.tokens} if row.reason == "too_long" else {}

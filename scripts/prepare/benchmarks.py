@@ -159,7 +159,10 @@ def write_benchmark(name: str, rows: Iterable[dict], out: Path) -> tuple[int, in
 
 def main() -> None:
     """Write the benchmarks named on the command line."""
-    parser = argparse.ArgumentParser("python -m scripts.prepare.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m scripts.prepare.benchmarks", description=__doc__, formatter_class=layout
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument(
         "--from", nargs="+", dest="files", default=[], help="a local file for each name, in their order"

@@ -48,7 +48,8 @@ ENDS = tuple(".!?。！？…”\"’')）】》」』]}*`:：;；|~>-%％℃°+
 REFUSAL = re.compile(
     r"(?:i(?:'|’)?m|i am) (?:really |very |truly )?(?:sorry|unable|not able)[^.!?\n]{0,30}"
     r"\b(?:can(?:no|'|’)?t|cannot|unable|not able)\b"
-    r"|\bi (?:cannot|can(?:'|’)t|am unable to|won(?:'|’)t) (?:assist|help (?:you|with)|comply|fulfil|answer (?:this|that|your)"
+    r"|\bi (?:cannot|can(?:'|’)t|am unable to|won(?:'|’)t) "
+    r"(?:assist|help (?:you|with)|comply|fulfil|answer (?:this|that|your)"
     r"|(?:provide|give|offer) (?:you )?(?:with )?(?:any |specific |personal(?:ized)? )?(?:medical|advice|a diagnosis))"
     r"|\bas an? (?:ai|artificial intelligence|large language|language model)\b"
     r"|(?:抱歉|对不起|很遗憾)[^。！？\n]{0,20}(?:无法|不能|没法)(?:为您|给您|向您|帮|提供|回答|协助|满足|诊断)"
@@ -266,6 +267,8 @@ def refusal(record: Record) -> bool:
     return bool(REFUSAL.search(record.answer[:200]) or REFUSAL.search(record.thought[:100]))
 
 
+# A record that one of these rejects would not train as it reads, so they cannot be left out.
+NEEDED = ("no_question", "no_reasoning", "no_answer", "think_tag", "special_token")
 # In this order; the first that applies names the rejection.
 FILTERS: dict[str, Callable[[Record], bool]] = {
     rule.__name__: rule

@@ -85,7 +85,10 @@ class BenchmarkIndex:
         return len(self.ids)
 
     def search(self, tokens: Tokens, sets: Tokens) -> list[Leak | None]:
-        """The leak of each text (its tokens and feature sets), None for a clean one; of several items the one most covered, then the first."""
+        """The leak of each text (its tokens and feature sets), None for a clean one.
+
+        Of several items it is the one most covered, then the first.
+        """
         texts = len(tokens.starts) - 1
         leaks: list[Leak | None] = [None] * texts
         if not len(self) or not len(tokens.hashes):

@@ -18,7 +18,7 @@ BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
 INVERSE = pow(BASE, -1, 1 << 64)
 HAN, WORD, DIGIT = 3, 2, 1
 # Words too common to tell two English questions apart; they count in n-grams, not in features.
-STOP_WORDS = (
+STOP_WORDS = (  # noqa: SIM905
     "a about after all also an and any are as at be been before best but by can could did do does due during each "
     "for from given had has have he her him his how if in into is it its likely may might more most no not of on or "
     "other over patient she should so some such than that the their them then there these they this to was were what "

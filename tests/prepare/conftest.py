@@ -101,6 +101,7 @@ def run(tmp_path: Path, tokenizer: Path, items: Path) -> Callable[..., dict]:
         for flag, value in defaults.items():
             given += [] if flag in given else [flag, *value]
         args = parse_args([*given, "--out", str(out)])
-        return prepare(args, find_tokenizer(args.tokenizer))
+        args.tokenizer_file = find_tokenizer(args.tokenizer)
+        return prepare(args)
 
     return command

@@ -299,7 +299,7 @@ VALUES = st.recursive(
 ROWS = st.one_of(VALUES, st.fixed_dictionaries({"Question": TEXT, "Complex_CoT": TEXT, "Response": TEXT}))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(ROWS, max_size=8), raw=st.lists(st.binary(max_size=30), max_size=2))
 def test_any_json_is_counted_and_what_is_kept_loads(
     tmp_path: Path, run: Callable, rows: list, raw: list[bytes]
