@@ -82,7 +82,7 @@ def everything() -> None:
         "  python -m scripts.evaluate                                  the last finished run\n"
         "  python -m scripts.evaluate --model DIR --adapter DIR --budget '256 1024' --limit 200\n"
         "  python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned\n"
-        "  OPENAI_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME\n\n" + NOTICE,
+        "  JUDGE_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME\n\n" + NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -100,7 +100,7 @@ def everything() -> None:
     add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")
     add("--batch-size", type=int, help="prompts at once; with --engine server requests at once")
     add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: as in training)")
-    add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; its key is read from OPENAI_API_KEY")
+    add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; key: JUDGE_API_KEY or OPENAI_API_KEY")
     add("--judge-model", help="the judge's name")
     add("--out", help="results folder (default: results/<run>)")
     options = parser.parse_args()

@@ -28,7 +28,7 @@ class Client:
     """
 
     def __init__(
-        self, base_url: str, model: str, api_key: str = "", attempts: int = 6, timeout: float = 300, pause: float = 1.0
+        self, base_url: str, model: str, api_key: str = "", attempts: int = 8, timeout: float = 300, pause: float = 1.0
     ) -> None:
         self.base_url, self.model = base_url.rstrip("/"), model
         self.api_key = api_key or os.environ.get("OPENAI_API_KEY", "")

@@ -1,7 +1,7 @@
 """A judge model behind any OpenAI-compatible server: pairwise preference in both orders, and free-form accuracy.
 
-Its prompts are in scripts/evaluate/prompts. A verdict is the last [[…]] line of the judge's text after its reasoning;
-anything else is unscored. Only final answers are shown to it, not the thoughts.
+Its prompts are in scripts/evaluate/prompts. A verdict is the last [[…]] in the last line of the judge's text after its
+reasoning; anything else is unscored, and so is a text that was cut off. It is shown final answers, not thoughts.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def prompt_hashes() -> dict[str, str]:
 
 
 def read_verdict(text: str, kind: str) -> str | None:
-    """The last [[mark]] after the judge's own reasoning, or None."""
-    found = re.findall(r"\[\[\s*(\w+)\s*\]\]", split_reasoning(text).answer)
+    """The last [[mark]] in the last line after the judge's own reasoning, or None."""
+    lines = split_reasoning(text).answer.splitlines()
+    found = re.findall(r"\[\[\s*(\w+)\s*\]\]", lines[-1]) if lines else []
     marks = {mark.lower(): mark for mark in MARKS[kind]}
     return marks.get(found[-1].lower()) if found else None
 
@@ -133,8 +134,13 @@ def freeform(answers: list[dict], judge: Judge, identity: dict, store: Store) ->
 
 
 def judge_from(client: Client, max_tokens: int = 1024) -> Judge:
-    """A judge that asks a server, greedily."""
-    return lambda prompt: client.chat(prompt, max_tokens, temperature=0)["text"]
+    """A judge that asks a server, greedily; a text that was cut off becomes an open thought, hence no verdict."""
+
+    def ask(prompt: str) -> str:
+        said = client.chat(prompt, max_tokens, temperature=0)
+        return ("<think>" if said["finish"] == "length" and "</think>" not in said["text"] else "") + said["text"]
+
+    return ask
 
 
 def reference_of(record: dict) -> str:

@@ -41,6 +41,11 @@ def read_pairs(folder: Path) -> list[dict]:
     return [row for _, row in read_jsonl(folder / "pairs.jsonl")]
 
 
+def pair_key(pair: dict) -> str:
+    """What a vote belongs to: the two texts, so that votes on an earlier run's answers are not counted for this one."""
+    return hashlib.sha256(json.dumps([pair["id"], pair["base"], pair["tuned"]]).encode()).hexdigest()[:16]
+
+
 def is_swapped(reviewer: str, pair_id: str) -> bool:
     """Whether the tuned model stands left: a fixed coin per reviewer and pair."""
     return hashlib.sha256(f"{reviewer}\n{pair_id}".encode()).digest()[0] % 2 == 1
@@ -48,8 +53,9 @@ def is_swapped(reviewer: str, pair_id: str) -> bool:
 
 def open_pairs(pairs: list[dict], votes: Path, reviewer: str) -> list[dict]:
     """Pairs this reviewer has not voted on, in an order of the reviewer's own."""
-    done = {vote["id"] for _, vote in read_jsonl(votes) if vote["reviewer"] == reviewer} if votes.exists() else set()
-    left = [pair for pair in pairs if pair["id"] not in done]
+    cast = [vote for _, vote in read_jsonl(votes)] if votes.exists() else []
+    done = {vote["pair"] for vote in cast if vote["reviewer"] == reviewer}
+    left = [pair for pair in pairs if pair_key(pair) not in done]
     return sorted(left, key=lambda pair: hashlib.sha256(f"{pair['id']}\n{reviewer}".encode()).digest())
 
 
@@ -57,7 +63,7 @@ def save_vote(votes: Path, reviewer: str, pair: dict, choice: str) -> None:
     """Append one vote in terms of the models and flush it to the disk."""
     swapped = is_swapped(reviewer, pair["id"])
     meant = {"left": ("base", "tuned")[swapped], "right": ("tuned", "base")[swapped]}.get(choice, choice)
-    row = {"reviewer": reviewer, "id": pair["id"], "vote": meant, "tuned_left": swapped}
+    row = {"reviewer": reviewer, "id": pair["id"], "pair": pair_key(pair), "vote": meant, "tuned_left": swapped}
     with votes.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row | {"time": datetime.now(UTC).isoformat()}, ensure_ascii=False) + "\n")
         file.flush()

@@ -5,6 +5,7 @@ Each step writes its own JSON and the samples beside it. Finished items are kept
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections import Counter
@@ -150,7 +151,7 @@ def judged(plan: Plan, rows: list[dict]) -> None:
 def choose_judge(plan: Plan) -> Any:
     """A context with the judge's client: the given endpoint, the demo's model as its own judge, or None."""
     if plan.options.judge_url:
-        client = Client(plan.options.judge_url, plan.options.judge_model)
+        client = Client(plan.options.judge_url, plan.options.judge_model, os.environ.get("JUDGE_API_KEY", ""))
         client.check()
         return nullcontext(client)
     if plan.judges_itself:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scripts.common import UserError, read_json, read_jsonl
 from scripts.evaluate import plots
+from scripts.evaluate.review import pair_key, read_pairs
 from scripts.evaluate.stats import cohen_kappa, is_gain, paired_difference
 
 FAILURES, SHOWN = 3, 1500  # of each kind, side by side; characters of each text
@@ -29,6 +30,10 @@ class Section:
     en: str
     zh: str
     blocks: list[tuple] = field(default_factory=list)
+
+    def add(self, *block: Any) -> None:
+        """Append a block."""
+        self.blocks.append(block)
 
 
 def load(folder: Path, name: str) -> Any:
@@ -100,16 +105,14 @@ def summary_section(results: dict[str, Any]) -> Section:
     limit = next((results[name]["settings"]["limit"] for name in ("accuracy", "format") if results[name]), None)
     items = f", the first {limit} of each set" if limit else ""
     head = ["metric", "n", "base [95%]", "tuned [95%]", "tuned − base [95%]", "p", "verdict"]
-    section.blocks.append(
-        (
-            "text",
-            f"Same items, prompt and settings for both models{items}. “Gain” needs an interval without zero "
-            "and p < 0.05 (exact McNemar; Holm-corrected over benchmarks); everything else is “no difference shown”.",
-            "两个模型使用相同题目、相同提示与相同设置。仅当 95% 区间不含零且 p < 0.05（精确 McNemar 检验，多个基准间作 "
-            "Holm 校正）时才称为提升（gain），否则为未显示差异。",
-        )
+    section.add(
+        "text",
+        f"Same items, prompt and settings for both models{items}. “Gain” needs an interval without zero "
+        "and p < 0.05 (exact McNemar; Holm-corrected over benchmarks); everything else is “no difference shown”.",
+        "两个模型使用相同题目、相同提示与相同设置。仅当 95% 区间不含零且 p < 0.05（精确 McNemar 检验，多个基准间作 "
+        "Holm 校正）时才称为提升（gain），否则为未显示差异。",
     )
-    section.blocks.append(("table", head, rows))
+    section.add("table", head, rows)
     differences = [(label, cell.get("difference") or {}) for label, cell, _ in shares(results)]
     forest = [
         (label, d["value"] * 100, [x * 100 for x in d["ci95"]], verdict(d) == "gain")
@@ -118,7 +121,7 @@ def summary_section(results: dict[str, Any]) -> Section:
     ]
     if forest:
         picture = plots.differences(forest, "tuned − base in percentage points (95% interval; right of 0 is better)")
-        section.blocks.append(("image", "differences", picture))
+        section.add("image", "differences", picture)
     return section
 
 
@@ -132,17 +135,15 @@ def perplexity_section(result: dict[str, Any]) -> Section:
     for label, cell in groups.items():
         row = comparison(label, cell, "ppl", 2, 1, -1)
         rows.append([*row[:2], cell["base"]["tokens"], *row[2:5], row[6]])
-    section.blocks.append(
-        (
-            "text",
-            "exp of the mean −log p over response tokens (nats), prompt masked, tokens as in training; lower is "
-            f"better. Intervals: paired bootstrap over records. {result['truncated']} records were cut at "
-            f"{result['settings']['cutoff_len']} tokens.",
-            "对回答部分所有词元的平均负对数似然取指数（屏蔽提问部分），越低越好；区间为按记录成对自助法的 95% 区间。",
-        )
+    section.add(
+        "text",
+        "exp of the mean −log p over response tokens (nats), prompt masked, tokens as in training; lower is "
+        f"better. Intervals: paired bootstrap over records. {result['truncated']} records were cut at "
+        f"{result['settings']['cutoff_len']} tokens.",
+        "对回答部分所有词元的平均负对数似然取指数（屏蔽提问部分），越低越好；区间为按记录成对自助法的 95% 区间。",
     )
     head = ["part", "n", "tokens", "base [95%]", "tuned [95%]", "tuned − base [95%]", "verdict"]
-    section.blocks.append(("table", head, rows))
+    section.add("table", head, rows)
     forest = [
         (label, cell["difference"]["ppl"], cell["difference"]["ci95"], cell["difference"]["gain"])
         for label, cell in groups.items()
@@ -150,14 +151,14 @@ def perplexity_section(result: dict[str, Any]) -> Section:
     ]
     if forest:
         picture = plots.differences(forest, "perplexity, tuned − base (95% interval; left of 0 is better)")
-        section.blocks.append(("image", "perplexity_difference", picture))
+        section.add("image", "perplexity_difference", picture)
     lines = {
         name: [(label, cell[name]["ppl"], cell[name]["ci95"]) for label, cell in result["lengths"].items()]
         for name in ("base", "tuned")
         if name in result
     }
     picture = plots.curves({"": lines}, "response length (tokens)", "perplexity")
-    section.blocks.append(("image", "perplexity_by_length", picture))
+    section.add("image", "perplexity_by_length", picture)
     return section
 
 
@@ -183,20 +184,16 @@ def accuracy_section(result: dict[str, Any]) -> Section:
     head = ["benchmark", "budget", "chance %", "n", "base % [95%]", "tuned % [95%]", "tuned − base [95%]", "p"]
     head += [f"{name}, base / tuned" for name in ("unparsed %", "cut off %", "forced %", "thinking tokens")]
     settings = result["settings"]
-    section.blocks.append(
-        (
-            "text",
-            f"The model thinks, then answers. Prompt: {settings['prompt']}. Sampling: {settings['sampling']}, seeds "
-            f"{list(settings['seeds'])}, at most {settings['limit'] or 'all'} items per benchmark. An open thought is "
-            "closed at the budget and one of the letters chosen (forced). Unparsed counts as wrong.",
-            "模型先思考后作答。思考达到预算仍未结束时由程序闭合并要求从选项字母中作答（forced）；无法解析（unparsed）计为错误。",
-        )
+    section.add(
+        "text",
+        f"The model thinks, then answers. Prompt: {settings['prompt']}. Sampling: {settings['sampling']}, seeds "
+        f"{list(settings['seeds'])}, at most {settings['limit'] or 'all'} items per benchmark. An open thought is "
+        "closed at the budget and one of the letters chosen (forced). Unparsed counts as wrong.",
+        "模型先思考后作答。思考达到预算仍未结束时由程序闭合并要求从选项字母中作答（forced）；无法解析（unparsed）计为错误。",
     )
-    section.blocks.append(("table", head, rows))
+    section.add("table", head, rows)
     marks = {task: about["chance"] * 100 for task, about in result["tasks"].items()}
-    section.blocks.append(
-        ("image", "accuracy_by_budget", plots.curves(panels, "budget (tokens)", "accuracy (%)", marks))
-    )
+    section.add("image", "accuracy_by_budget", plots.curves(panels, "budget (tokens)", "accuracy (%)", marks))
     return section
 
 
@@ -215,17 +212,15 @@ def behaviour_section(results: dict[str, Any]) -> Section:
         counts = results["format"]["problems"]
         names = sorted({name for side in counts.values() for name in side})
         problems = [[name, *(side.get(name, 0) for side in counts.values())] for name in names]
-    section.blocks.append(
-        (
-            "text",
-            "Constraints are checked by code. Well-formed: reasoning present and closed by the model itself, an answer "
-            "in the question's language, no special token leaked.",
-            "约束由程序检查。格式良好：有思考且由模型自行闭合，答案与提问语言一致，没有泄漏特殊标记。",
-        )
+    section.add(
+        "text",
+        "Constraints are checked by code. Well-formed: reasoning present and closed by the model itself, an answer "
+        "in the question's language, no special token leaked.",
+        "约束由程序检查。格式良好：有思考且由模型自行闭合，答案与提问语言一致，没有泄漏特殊标记。",
     )
-    section.blocks.append(("table", head, rows))
+    section.add("table", head, rows)
     if problems:
-        section.blocks.append(("table", ["problem (held-out outputs)", *counts], problems))
+        section.add("table", ["problem (held-out outputs)", *counts], problems)
     return section
 
 
@@ -234,7 +229,7 @@ def preference_section(folder: Path, results: dict[str, Any]) -> Section | None:
     section = Section("Preference and free-form answers", "偏好对比与开放式问答")
     result, people = results["pairwise"], human_votes(folder)
     if (results["freeform"] or result or {}).get("self"):
-        section.blocks.append(("alert", *SELF_JUDGE))
+        section.add("alert", *SELF_JUDGE)
     head = [
         "who",
         "pairs or votes",
@@ -256,29 +251,27 @@ def preference_section(folder: Path, results: dict[str, Any]) -> Section | None:
             rows.append([who, found["n"], *counts, *shown, gain if rate["n"] else "nothing scored"])
     if rows:
         words = "A tie is half a win; both orders are asked and orders that disagree are a tie."
-        section.blocks.append(("text", words, "平局记半胜；两种顺序各问一次，结论不一致记为平局。"))
-        section.blocks.append(("table", head, rows))
+        section.add("text", words, "平局记半胜；两种顺序各问一次，结论不一致记为平局。")
+        section.add("table", head, rows)
     if result:
         scored = result["n"] - result["counts"]["unscored"]
-        section.blocks.append(
-            (
-                "alert" if scored < result["n"] / 2 else "text",
-                f"Judge: {scored} of {result['n']} pairs could be scored; the two orders disagreed in "
-                f"{result['orders_disagree']}; faults of the server, all retried: {result['faults'] or 'none'}; "
-                f"pairs given up: {result['errors']}.",
-                f"评审模型：{result['n']} 对中有 {scored} 对可评分，{result['orders_disagree']} 对两种顺序结论不一致。",
-            )
+        section.add(
+            "alert" if scored < result["n"] / 2 else "text",
+            f"Judge: {scored} of {result['n']} pairs could be scored; the two orders disagreed in "
+            f"{result['orders_disagree']}; faults of the server, all retried: {result['faults'] or 'none'}; "
+            f"pairs given up: {result['errors']}.",
+            f"评审模型：{result['n']} 对中有 {scored} 对可评分，{result['orders_disagree']} 对两种顺序结论不一致。",
         )
     if results["freeform"]:
         cells = results["freeform"]
         row = comparison("equivalent to the reference (judge)", cells, "acc", 1, 100)
         unscored = " / ".join(percent(cells[side]["unscored"]) for side in ("base", "tuned") if side in cells)
         head = ["free-form", "n scored (base)", "base % [95%]", "tuned % [95%]", "tuned − base [95%]", "p", "verdict"]
-        section.blocks.append(("table", [*head, "unscored %, base / tuned"], [[*row, unscored]]))
+        section.add("table", [*head, "unscored %, base / tuned"], [[*row, unscored]])
     if people and people["kappa"]:
         kappa = interval(people["kappa"])
         words = f"Agreement between people and judge: Cohen's κ = {kappa}, n = {people['kappa']['n']}."
-        section.blocks.append(("text", words, f"人工与评审模型的一致性：Cohen's κ = {kappa}。"))
+        section.add("text", words, f"人工与评审模型的一致性：Cohen's κ = {kappa}。")
     return section if section.blocks else None
 
 
@@ -286,7 +279,9 @@ def human_votes(folder: Path, seed: int = 42) -> dict[str, Any] | None:
     """Win rate from votes.jsonl (clustered by pair), and Cohen's κ with the judge on pairs that both decided."""
     if not (folder / "votes.jsonl").is_file():
         return None
-    last = {(vote["reviewer"], vote["id"]): vote for _, vote in read_jsonl(folder / "votes.jsonl")}
+    current = {pair_key(pair) for pair in read_pairs(folder)}
+    cast = [vote for _, vote in read_jsonl(folder / "votes.jsonl") if vote["pair"] in current]
+    last = {(vote["reviewer"], vote["id"]): vote for vote in cast}
     votes = [vote for vote in last.values() if vote["vote"] != "skip"]
     scores = [{"tuned": 1.0, "base": 0.0, "tie": 0.5}[vote["vote"]] for vote in votes]
     rate = paired_difference([0.5] * len(votes), scores, [vote["id"] for vote in votes], seed)
@@ -307,9 +302,9 @@ def controls_section(result: dict[str, Any]) -> Section:
     """The negative controls of this evaluation."""
     section = Section("Negative controls", "阴性对照")
     words = "Checks whose right outcome is known beforehand; “uninformative” is not a pass."
-    section.blocks.append(("text", words, "事先已知正确结果的检验；uninformative 不等于通过。"))
+    section.add("text", words, "事先已知正确结果的检验；uninformative 不等于通过。")
     rows = [[c["name"].replace("_", " "), c["status"], c["n"], c["detail"]] for c in result["controls"]]
-    section.blocks.append(("table", ["control", "status", "n", "detail"], rows))
+    section.add("table", ["control", "status", "n", "detail"], rows)
     return section
 
 
@@ -342,7 +337,7 @@ def failures_section(folder: Path) -> Section | None:
                 for name, output in (("base", base), ("tuned", tuned))
             ]
             question = f"{row['question']}\n{options}\nkey: {row['answer_idx']}"
-            section.blocks.append(("pair", f"{kind}: {key[0]}, {key[1]}", question, sides))
+            section.add("pair", f"{kind}: {key[0]}, {key[1]}", question, sides)
     return section if section.blocks else None
 
 
@@ -358,12 +353,12 @@ def training_section(folder: Path, run: dict[str, Any]) -> Section | None:
         history = [{"step": row["current_steps"], "loss": row["loss"], "learning_rate": row["lr"]} for row in logged]
     if history:
         words = f"{len(history)} logged points; training loss {history[0]['loss']:.3f} → {history[-1]['loss']:.3f}."
-        section.blocks.append(("text", words, f"训练损失 {history[0]['loss']:.3f} → {history[-1]['loss']:.3f}。"))
-        section.blocks.append(("image", "training_curves", plots.training_curves(history)))
+        section.add("text", words, f"训练损失 {history[0]['loss']:.3f} → {history[-1]['loss']:.3f}。")
+        section.add("image", "training_curves", plots.training_curves(history))
     if steps := load(folder, "steps.json"):
         rows = [[s["step"], number(float(s["seconds"]), 1), s.get("peak_mib", "–"), s.get("output", "")] for s in steps]
         rows.append(["all", number(float(sum(s["seconds"] for s in steps)), 1), "", ""])
-        section.blocks.append(("table", ["step", "seconds", "peak memory (MiB)", "output"], rows))
+        section.add("table", ["step", "seconds", "peak memory (MiB)", "output"], rows)
     return section if section.blocks else None
 
 
@@ -376,14 +371,12 @@ def data_section(run: dict[str, Any]) -> Section | None:
     section = Section("Training data and contamination", "训练数据与污染检查")
     words = f"{report['read']} records read, {report['kept']} kept, {report['rejected']} rejected ({path})."
     zh = f"读取 {report['read']} 条，保留 {report['kept']} 条，剔除 {report['rejected']} 条。"
-    section.blocks.append(("text", words, zh))
+    section.add("text", words, zh)
     if report.get("reasons"):
-        section.blocks.append(
-            ("table", ["reason for rejection", "records"], [list(x) for x in report["reasons"].items()])
-        )
+        section.add("table", ["reason for rejection", "records"], [list(x) for x in report["reasons"].items()])
     if report.get("benchmarks"):
         rows = [[name, about["items"], about["leaks"]] for name, about in report["benchmarks"].items()]
-        section.blocks.append(("table", ["benchmark", "items", "records removed as leaks"], rows))
+        section.add("table", ["benchmark", "items", "records removed as leaks"], rows)
     return section
 
 
@@ -398,15 +391,13 @@ def provenance_section(folder: Path, run: dict[str, Any]) -> Section:
             spent = (1, output["thought_tokens"] + output["answer_tokens"], row["seconds"])
             cost[row["task"], row["model"]] = [a + b for a, b in zip(total, spent, strict=True)]
         rows = [[*key, items, tokens, number(seconds, 1)] for key, (items, tokens, seconds) in cost.items()]
-        section.blocks.append(
-            ("table", ["task", "model", "answers kept", "tokens at the largest budget", "seconds"], rows)
-        )
-    section.blocks.append(("fold", "run.json", json.dumps(run, ensure_ascii=False, indent=2)))
+        section.add("table", ["task", "model", "answers kept", "tokens at the largest budget", "seconds"], rows)
+    section.add("fold", "run.json", json.dumps(run, ensure_ascii=False, indent=2))
     for path in sorted(folder.glob("*.json")):
         value = read_json(path)
         if isinstance(value, dict) and "provenance" in value:
             shown = {key: value[key] for key in ("settings", "judge", "prompts", "provenance") if key in value}
-            section.blocks.append(("fold", path.name, json.dumps(shown, ensure_ascii=False, indent=2)))
+            section.add("fold", path.name, json.dumps(shown, ensure_ascii=False, indent=2))
     return section
 
 
@@ -416,9 +407,9 @@ def warnings(results: dict[str, Any], run: dict[str, Any]) -> Section | None:
     for control in (results["controls"] or {"controls": []})["controls"]:
         if control["status"] == "failed":
             words = f"Negative control failed: {control['name']} ({control['detail']}). Do not trust these numbers."
-            section.blocks.append(("alert", words, f"阴性对照未通过：{control['name']}。以下数字不可信。"))
+            section.add("alert", words, f"阴性对照未通过：{control['name']}。以下数字不可信。")
     if run.get("notice"):
-        section.blocks.append(("text", run["notice"], "演示用的微型模型只用于展示流程，不具备医学知识。"))
+        section.add("text", run["notice"], "演示用的微型模型只用于展示流程，不具备医学知识。")
     return section if section.blocks else None
 
 

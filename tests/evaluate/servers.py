@@ -13,8 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Script:
     """``reply(prompt) -> text``; ``faults``: one is taken per request until none is left."""
 
-    def __init__(self, reply: Callable[[str], str], faults: tuple = (), completions: bool = False) -> None:
+    def __init__(
+        self, reply: Callable[[str], str], faults: tuple = (), completions: bool = False, finish: str = "stop"
+    ) -> None:
         self.reply, self.faults, self.completions = reply, list(faults), completions
+        self.finish = finish
         self.prompts: list[str] = []
         self.lock = threading.Lock()
 
@@ -55,7 +58,7 @@ def serve(script: Script) -> Iterator[str]:
             said = {"text": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}
             words = len(text.split())
             return self._send(
-                200, {"choices": [{**said, "finish_reason": "stop"}], "usage": {"completion_tokens": words}}
+                200, {"choices": [{**said, "finish_reason": script.finish}], "usage": {"completion_tokens": words}}
             )
 
         def _send(self, status: int, body: dict, headers: dict | None = None) -> None:

@@ -205,3 +205,19 @@ def test_seeds_are_clusters_and_holm_guards_the_gain():
     cell = accuracy.summarise(thrice)["t"]["budgets"]["8"]
     assert cell["base"]["n"] == cell["difference"]["n"] == 8
     assert "gained" not in cell["difference"]
+
+
+def test_the_real_tokenizer_keeps_prompt_letters_and_thought_marks(shared):
+    real = models.Subject(str(shared / "tokenizer" / "deepseek-r1-distill-qwen"), None)
+    tokenizer, template = models.load_tokenizer(real)
+    real._loaded = (None, tokenizer, template)
+    local = engine.LocalEngine.__new__(engine.LocalEngine)
+    local.subject = real
+    prompt = local.prompt("Hello world, 患者发热3天。\nA. 肺炎")
+    assert prompt == "<｜begin▁of▁sentence｜><｜User｜>Hello world, 患者发热3天。\nA. 肺炎<｜Assistant｜><think>\n"
+    official = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
+    assert tokenizer(local.prompt("Hi"), add_special_tokens=False)["input_ids"] == official
+    for cue in accuracy.CUES.values():
+        ids = tokenizer(f"x\n</think>\n\n{cue}", add_special_tokens=False)["input_ids"]
+        for letter in "ABCDEFGHIJ":  # the letter is one token that leaves the cue's tokens as they are
+            assert tokenizer(f"x\n</think>\n\n{cue}{letter}", add_special_tokens=False)["input_ids"][:-1] == ids

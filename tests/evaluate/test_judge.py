@@ -99,12 +99,20 @@ def test_status_400_is_told_at_once():
         ("[[A]] no, on reflection [[B]]", "B"),
         ("<think>[[A]]", None),
         ("Answer A is better", None),
+        ("[[A]] is what you would expect me to say.\nBut I cannot decide.", None),
         ("[[equivalent]]", None),
         ("", None),
     ],
 )
 def test_verdicts(text, verdict):
     assert judge.read_verdict(text, "pairwise") == verdict
+
+
+def test_a_verdict_that_was_cut_off_is_none(tmp_path):
+    script = Script(lambda _: "Perhaps [[A]]", finish="length")
+    with serve(script) as url:
+        rows = judge.pairwise([pair(0)], judge.judge_from(Client(url, "m")), {}, Store(tmp_path / "j"))
+    assert rows[0]["outcome"] == "unscored"
 
 
 def test_freeform_counts_unscored_apart_and_empty_as_different(tmp_path):

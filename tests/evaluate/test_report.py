@@ -9,6 +9,7 @@ import pytest
 from scripts.common import UserError
 from scripts.evaluate import accuracy, model_card, sections
 from scripts.evaluate.report import write_report
+from scripts.evaluate.review import pair_key
 
 ATTACK = "<script>alert(1)</script> | a pipe ![x](http://evil.example/x.png)"
 
@@ -87,8 +88,14 @@ def test_verdict(difference, better, word):
 
 def test_votes_and_agreement_with_the_judge(folder):
     said = ["tuned", "tuned", "base", "tie", "skip"]
-    votes = [{"reviewer": "ann", "id": f"p{i}", "vote": vote} for i, vote in enumerate(said)]
-    votes.insert(0, {"reviewer": "ann", "id": "p0", "vote": "base"})  # changed later: the last vote counts
+    pairs = [{"id": f"p{i}", "base": "b", "tuned": "t"} for i in range(5)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    votes = [
+        {"reviewer": "ann", "id": pair["id"], "pair": pair_key(pair), "vote": vote}
+        for pair, vote in zip(pairs, said, strict=True)
+    ]
+    votes.insert(0, {**votes[0], "vote": "base"})  # changed later: the last vote counts
+    votes.append({**votes[0], "reviewer": "bob", "pair": "an earlier run's answers"})  # not counted
     judged = ["tuned", "base", "base", "unscored", "tie"]
     (folder / "votes.jsonl").write_text("".join(json.dumps(vote) + "\n" for vote in votes))
     rows = [{"id": f"p{i}", "outcome": outcome} for i, outcome in enumerate(judged)]
