@@ -22,7 +22,7 @@ train: setup ## preflight checks, then llamafactory-cli train; RECIPE=yamls/qlor
 	$(CLI) train $(or $(RECIPE),yamls/qlora.yaml) $(ARGS)
 
 eval: setup ## evaluate base and tuned model; MODEL, ADAPTER, RECIPE, ENGINE=hf|server, BUDGET, LIMIT (default: last run)
-	@ls saves/*/medcot.json >/dev/null 2>&1 || $(PY) -m scripts.demo
+	@ls saves/*/adapter_config.json >/dev/null 2>&1 || $(PY) -m scripts.demo
 	@$(PY) -m scripts.evaluate $(if $(MODEL),--model $(MODEL)) $(if $(ADAPTER),--adapter $(ADAPTER)) \
 	  $(if $(RECIPE),--recipe $(RECIPE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(BUDGET),--budget $(BUDGET)) \
 	  $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)

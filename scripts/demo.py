@@ -110,7 +110,7 @@ class Demo:
             [
                 *[*PYTHON, "scripts.evaluate", "perplexity", "--model", str(self.base), *adapter],
                 *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "2048"],
-                *["--out", str(self.results)],
+                *["--recipe", "examples/qlora_cpu.yaml", "--out", str(self.results)],
             ],
             self.results / "perplexity.json",
         )
@@ -194,7 +194,8 @@ def show_progress(child: subprocess.Popen, run: Path) -> None:
     """Feed a progress bar from LLaMA-Factory's trainer_log.jsonl until the child ends (it is left to be reaped)."""
     from tqdm import tqdm
 
-    with tqdm(desc="      training", unit="step", leave=False, mininterval=1) as bar:
+    interval = 1 if sys.stderr.isatty() else 15  # a log file needs no bar a second
+    with tqdm(desc="      training", unit="step", leave=False, mininterval=interval) as bar:
         while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             time.sleep(0.5)
             lines = (run / "trainer_log.jsonl").read_text().splitlines() if (run / "trainer_log.jsonl").exists() else []
@@ -202,8 +203,10 @@ def show_progress(child: subprocess.Popen, run: Path) -> None:
                 entry = json.loads(lines[-1])
             except (IndexError, ValueError):
                 continue  # no line yet, or one half written
-            bar.total, bar.n = entry["total_steps"], entry["current_steps"]
-            bar.set_postfix(loss=entry.get("loss"), refresh=True)
+            bar.total = entry["total_steps"]
+            if "loss" in entry:
+                bar.set_postfix(loss=f"{entry['loss']:.2f}", refresh=False)
+            bar.update(entry["current_steps"] - bar.n)
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def check_base_model(run: Run) -> Iterator[Check]:
             "base model",
             "FAIL",
             f"{run.model} cannot be read from {where}: {first_line(error)}. Check the name and the network, set "
-            "HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or give a local folder: model_name_or_path=/path/to/model",
+            "HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder by model_name_or_path=DIR",
         )
         return
     yield Check("base model", "ok", f"{run.model} ({where})")
