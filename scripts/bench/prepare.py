@@ -58,8 +58,10 @@ DIRT: dict[str, Callable[[dict], dict]] = {
     "too_long": lambda r: r | {"Complex_CoT": endless(r["Complex_CoT"])},
 }
 REPAIRED: tuple[Callable[[str], str], ...] = (
-    lambda text: f"<p>{text}</p>&nbsp;", lambda text: text.replace(" ", "\u00a0 ") + "\r\n", lambda text: "\ufeff" + text,
-)  # fmt: skip
+    lambda text: f"<p>{text}</p>&nbsp;",
+    lambda text: text.replace(" ", "\u00a0 ") + "\r\n",
+    lambda text: "\ufeff" + text,
+)
 
 
 def sentences(items: list[dict]) -> dict[str, dict[str, list[str]]]:

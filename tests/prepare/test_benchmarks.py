@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - texts in tables stay on one line
 """Every shape that the benchmarks come in gives the same item; unclear answers are left out, never guessed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - texts in tables stay on one line
 """Repairs must not touch a dose; filters must name what they reject."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - texts in tables stay on one line
 """Keys, near-duplicates and leaks: what must be found, and what must be left alone."""
 
 from __future__ import annotations

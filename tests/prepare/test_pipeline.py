@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - texts in tables stay on one line
 """The command as a whole: nothing lost, the same bytes every time, splits that stay, files that LLaMA-Factory loads."""
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from scripts.common import THINK_CLOSE, THINK_OPEN, UserError
 from tests.prepare.conftest import EN, read, record, write
 
 SPLITS = ("train", "val", "test")
-DATA = tuple(f"t_{split}.jsonl" for split in SPLITS) + ("rejected.jsonl", "report.json", "report.md", "report.html", "DATA_CARD.md", "dataset_info.json")  # fmt: skip
+REPORTS = ("rejected.jsonl", "report.json", "report.md", "report.html", "DATA_CARD.md", "dataset_info.json")
+DATA = (*(f"t_{split}.jsonl" for split in SPLITS), *REPORTS)
 GOOD = record(*EN[0], "en")
 BAD_ROWS = [
     ("{not json", "not_json"), ('{"Question": "\\ud800"}', "not_json"), ('{"a": NaN}', "not_json"), ("\x00", "not_json"),
