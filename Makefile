@@ -3,7 +3,7 @@ PY := .venv/bin/python
 CLI := .venv/bin/llamafactory-cli
 SOURCE ?= data/sample.jsonl
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo train eval review webchat api chat export test test-all lint clean
+.PHONY: help setup lock demo train eval review webchat api test test-all lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 11
@@ -31,16 +31,10 @@ review: setup ## vote on pairs of answers, blind: a small page on 127.0.0.1
 	@$(PY) -m scripts.evaluate review $(ARGS)
 
 webchat: setup ## LLaMA-Factory's WebChat on 127.0.0.1; RECIPE=yamls/webchat.yaml
-	@$(PY) -m scripts.serve webchat $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+	GRADIO_SERVER_NAME=127.0.0.1 GRADIO_ANALYTICS_ENABLED=False $(CLI) webchat $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
 
-api: setup ## an OpenAI-compatible server on 127.0.0.1; RECIPE=yamls/webchat.yaml
-	@$(PY) -m scripts.serve api $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
-
-chat: setup ## MedCoT's own chat page: thinking folded, base and tuned side by side
-	@$(PY) -m scripts.chat $(if $(RECIPE),--recipe $(RECIPE)) $(if $(URL),--url $(URL)) $(ARGS)
-
-export: setup ## merge the adapter into the base model, with an Ollama Modelfile; RECIPE=yamls/merge.yaml
-	@$(PY) -m scripts.export $(or $(RECIPE),yamls/merge.yaml) $(ARGS)
+api: setup ## an OpenAI-compatible server on 127.0.0.1:8000; RECIPE=yamls/webchat.yaml
+	API_HOST=127.0.0.1 API_VERBOSE=0 $(CLI) api $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
 
 test: setup ## core tests, no network, no GPU
 	$(PY) -m pytest $(ARGS)

@@ -1,7 +1,7 @@
 """A tiny stand-in for the base model, made on this machine: same architecture, special tokens and chat template.
 
-DeepSeek-R1-Distill-Qwen-7B is a Qwen2 model with DeepSeek-R1's turn marks; so is this one, with 2.6 million random weights
-and a byte-level BPE vocabulary learned from the given texts. It is for demonstrations and tests.
+DeepSeek-R1-Distill-Qwen-7B is a Qwen2 model with DeepSeek-R1's turn marks; so is this one, with 2.6 million random
+weights and a byte-level BPE vocabulary learned from the given texts. It is for demonstrations and tests.
 """
 
 from __future__ import annotations
