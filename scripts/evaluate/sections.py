@@ -188,7 +188,8 @@ def accuracy_section(result: dict[str, Any]) -> Section:
         "text",
         f"The model thinks, then answers. Prompt: {settings['prompt']}. Sampling: {settings['sampling']}, seeds "
         f"{list(settings['seeds'])}, at most {settings['limit'] or 'all'} items per benchmark. An open thought is "
-        "closed at the budget and one of the letters chosen (forced). Unparsed counts as wrong.",
+        "closed at the budget and one of the letters chosen (forced). Cut off: a thought still open at the budget, or "
+        "an answer at its own limit. Unparsed counts as wrong.",
         "模型先思考后作答。思考达到预算仍未结束时由程序闭合并要求从选项字母中作答（forced）；无法解析（unparsed）计为错误。",
     )
     section.add("table", head, rows)

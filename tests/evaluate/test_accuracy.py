@@ -207,8 +207,13 @@ def test_seeds_are_clusters_and_holm_guards_the_gain():
     assert "gained" not in cell["difference"]
 
 
-def test_the_real_tokenizer_keeps_prompt_letters_and_thought_marks(shared):
-    real = models.Subject(str(shared / "tokenizer" / "deepseek-r1-distill-qwen"), None)
+def test_the_real_tokenizer_keeps_prompt_letters_and_thought_marks(shared, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (shared / "tokenizer" / "deepseek-r1-distill-qwen").iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+    real = models.Subject(str(folder), None)
     tokenizer, template = models.load_tokenizer(real)
     real._loaded = (None, tokenizer, template)
     local = engine.LocalEngine.__new__(engine.LocalEngine)
