@@ -24,7 +24,7 @@ def write_outputs(
     staged[work / "staged-rejected.jsonl"] = "rejected.jsonl"
     files = [path.open("wb", buffering=1 << 20) for path in staged]
     position = dict(zip(table.passed.tolist(), range(len(table.passed)), strict=True))
-    reasons, row = table.rows["reason"].tolist(), 0
+    reasons, warnings, row = table.rows["reason"].tolist(), table.rows["warnings"].tolist(), 0
     for stem in tqdm(table.stems, desc="write", unit=" batches"):
         for line in Path(f"{stem}.jsonl").read_bytes().splitlines(keepends=True):
             k = position.get(row)
@@ -38,7 +38,10 @@ def write_outputs(
                 examples.add(reason, line)
                 files[-1].write(line)
             else:
-                files[splits[k]].write(with_id(line, table.ids[k]))
+                line = with_id(line, table.ids[k])
+                files[splits[k]].write(line)
+                if warnings[row]:
+                    examples.warn(warnings[row], line)
             row += 1
     for file in files:
         file.close()

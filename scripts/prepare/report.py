@@ -47,6 +47,13 @@ class Examples:
     def __init__(self) -> None:
         self.shown: dict[str, list[dict]] = {}
         self.leaks: list[dict] = []
+        self.personal: list[dict] = []
+
+    def warn(self, warnings: int, line: bytes) -> None:
+        """Remember where a kept line is that looks as if it held personal data; ``warnings``: bits of WARNINGS."""
+        row = orjson.loads(line)
+        kinds = [kind for bit, kind in enumerate(WARNINGS) if warnings >> bit & 1]
+        self.personal.append({"id": row["id"], "source": row["source"], "line": row["line"], "looks_like": kinds})
 
     def add(self, reason: str, line: bytes) -> None:
         """Remember a rejected line if it is among the first of its reason, or a leak."""
@@ -144,7 +151,8 @@ def build_report(
     items = sorted(Counter(index.benchmarks).items())
     report["benchmarks"] = {name: {"items": count, "leaks": leaked[name]} for name, count in items}
     report["clusters"] = {"of_two_or_more": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))}
-    return report | {"moves": moves, "leaks": examples.leaks, "examples": dict(sorted(examples.shown.items()))}
+    report |= {"moves": moves, "leaks": examples.leaks, "personal_data": examples.personal}
+    return report | {"examples": dict(sorted(examples.shown.items()))}
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable]) -> str:
@@ -195,7 +203,10 @@ def markdown(report: dict) -> str:
         parts += ["**Not decontaminated: no benchmark was given.**"]
     found = [(f"repaired {k}", v) for k, v in report["repairs"].items()]
     found += [(f"kept, but looks like {k}", v) for k, v in report["warnings"].items()]
-    parts += ["## Repairs and warnings", table(("what", "records"), found), "## Near-duplicates"]
+    parts += ["## Repairs and warnings", table(("what", "records"), found)]
+    if personal := [(*row.values(),) for row in report["personal_data"][:EXAMPLES]]:
+        parts += [table(("id", "source", "line", "looks like"), personal), "All of them are in report.json."]
+    parts += ["## Near-duplicates"]
     several, largest = report["clusters"].values()
     parts += [f"{several:,} clusters of two or more, the largest of {largest:,}. Kept of each: first a record without"]
     parts[-1] += " personal data, then the one with the longest reasoning, then the first."

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.json as paj
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -292,6 +293,15 @@ def test_what_records_hold_is_shown_as_text_in_the_page(tmp_path: Path, run: Cal
     assert "alert(1)" in page
 
 
+def converter(name: str, folder: Path) -> Callable[[dict], dict]:
+    """LLaMA-Factory's own reading of one registered data set."""
+    from llamafactory.data.converter import AlpacaDatasetConverter
+    from llamafactory.data.parser import get_dataset_list
+    from llamafactory.hparams import DataArguments
+
+    return AlpacaDatasetConverter(get_dataset_list([name], str(folder))[0], DataArguments())
+
+
 KEYS = st.sampled_from(["Question", "Complex_CoT", "Response", "lang", "id", "other"])
 TEXT = st.one_of(st.text(max_size=40), st.sampled_from([GOOD[k] for k in ("Question", "Complex_CoT", "Response")]))
 LEAF = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT)
@@ -310,32 +320,39 @@ def test_any_json_is_counted_and_what_is_kept_loads(
     shutil.rmtree(out, ignore_errors=True)
     lines = [json.dumps(row).encode() for row in rows] + [line.replace(b"\n", b" ") for line in raw]
     source.write_bytes(b"\n".join([json.dumps(GOOD).encode(), *lines]))
-    report = run(source, out=out)  # the first row is good, so something is kept
+    report = run(source, "--val", 0, "--test", 0, out=out)  # the first row is good, so something is kept
     kept = [row for split in SPLITS for row in read(out / f"t_{split}.jsonl")]
     rejected = read(out / "rejected.jsonl")
     read_lines = sum(bool(line.strip()) for line in source.read_bytes().split(b"\n"))
     assert report["read"] == read_lines == len(kept) + len(rejected)
     assert report["kept"] + sum(report["reasons"].values()) == read_lines
+    convert = converter("t_train", out)
+    for split in SPLITS:
+        path = out / f"t_{split}.jsonl"
+        assert not path.stat().st_size or paj.read_json(path).num_rows == report["splits"][split]["records"]
     for row in kept:
+        assert convert(row)["_response"] == [{"role": "assistant", "content": row["output"]}]
         assert row["input"].strip() == row["input"] != ""
         assert row["output"].count("<think>") == row["output"].count("</think>") == 1
 
 
 def test_llamafactory_loads_what_was_prepared(tmp_path: Path, run: Callable, rows: list[dict]) -> None:
     from datasets import load_dataset
-    from llamafactory.data.converter import AlpacaDatasetConverter
-    from llamafactory.data.parser import get_dataset_list
-    from llamafactory.hparams import DataArguments
 
     run(write(tmp_path / "raw.jsonl", rows), "--val", "0", "--test", "0.5")
-    for attributes in get_dataset_list(["t_train", "t_test"], str(tmp_path / "out")):
-        path = tmp_path / "out" / attributes.dataset_name
-        data = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
-        convert = AlpacaDatasetConverter(attributes, DataArguments())
-        for row in data:
+    for name in ("t_train", "t_test"):
+        path, convert = tmp_path / f"out/{name}.jsonl", converter(name, tmp_path / "out")
+        for row in load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")):
             turn = convert(row)
             assert turn["_prompt"] == [{"role": "user", "content": row["input"]}]
             assert turn["_response"] == [{"role": "assistant", "content": row["output"]}]
+
+
+def test_what_looks_like_personal_data_is_kept_and_listed(tmp_path: Path, run: Callable, rows: list[dict]) -> None:
+    rows[1]["Question"] += " Her mother can be reached under jane.doe@example.org."
+    report = run(write(tmp_path / "raw.jsonl", rows))
+    assert [(row["line"], row["looks_like"]) for row in report["personal_data"]] == [(2, ["email"])]
+    assert report["warnings"]["email"] == 1
 
 
 def test_the_real_records_go_through(tmp_path: Path, run: Callable, shared: Path) -> None:
