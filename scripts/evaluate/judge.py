@@ -26,6 +26,7 @@ from scripts.evaluate.stats import is_gain, mcnemar_exact, paired_difference, pr
 
 PROMPTS = Path(__file__).with_name("prompts")
 NO_ANSWER = "(no answer)"
+SCORES = {"tuned": 1.0, "base": 0.0, "tie": 0.5}
 MARKS = {"pairwise": ("A", "B", "tie"), "freeform": ("equivalent", "different")}
 Judge = Callable[[str], str]
 
@@ -148,21 +149,27 @@ def reference_of(record: dict) -> str:
     return record["output"].split(THINK_CLOSE, 1)[1].strip()
 
 
+def win_rate(scores: list[float], pairs: list[str], seed: int = 42) -> dict[str, Any]:
+    """Mean of (votes,) scores (1 tuned, 0 base, 0.5 tie), interval clustered by pair, p of an exact sign test on pairs."""
+    rate = paired_difference([0.5] * len(scores), scores, pairs, seed)
+    means = {pair: [s for s, of in zip(scores, pairs, strict=True) if of == pair] for pair in pairs}
+    decided = [sum(mine) / len(mine) - 0.5 for mine in means.values()]
+    rate["p"] = mcnemar_exact([x < 0 for x in decided], [x > 0 for x in decided])["p"] if decided else None
+    if scores:
+        rate |= {"value": rate["value"] + 0.5, "ci95": rate["ci95"] and [x + 0.5 for x in rate["ci95"]]}
+    return rate
+
+
 def summarise_pairs(rows: list[dict], seed: int = 42) -> dict[str, Any]:
-    """Counts, and the tuned model's win rate (a tie is half a win) over the scored pairs, with its interval."""
+    """Counts, and the tuned model's win rate (a tie is half a win) over the scored pairs."""
     counts = {name: sum(row["outcome"] == name for row in rows) for name in ("tuned", "base", "tie", "unscored")}
-    scores = {"tuned": 1.0, "base": 0.0, "tie": 0.5}
-    scored = [scores[row["outcome"]] for row in rows if row["outcome"] in scores]
-    rate = paired_difference([0.5] * len(scored), scored, seed=seed)
-    win = {"value": None, "n": len(scored), "ci95": None, "p": rate["p"]}
-    if scored:
-        win |= {"value": rate["value"] + 0.5, "ci95": rate["ci95"] and [x + 0.5 for x in rate["ci95"]]}
+    scored = [row for row in rows if row["outcome"] in SCORES]
     first = [row[order] == "A" for row in rows for order in ("forward", "backward") if row[order] in ("A", "B")]
     disagree = sum(combine(row["forward"], row["backward"]) == "tie" != row["forward"] for row in rows)
     return {
-        **{"counts": counts, "n": len(rows), "win_rate": win, "gain": is_gain(rate["ci95"], rate["p"])},
-        **{"errors": sum(row["error"] is not None for row in rows), "orders_disagree": disagree},
-        "first_preferred": sum(first) / len(first) if first else None,
+        **{"counts": counts, "n": len(rows), "errors": sum(row["error"] is not None for row in rows)},
+        "win_rate": win_rate([SCORES[row["outcome"]] for row in scored], [row["id"] for row in scored], seed),
+        **{"orders_disagree": disagree, "first_preferred": sum(first) / len(first) if first else None},
     }
 
 

@@ -77,9 +77,19 @@ def find_subject(model: str, adapter: str | None, recipe: str | None = None, tem
     return Subject(model, adapter, template or settings.get("template", "deepseekr1"), precision)
 
 
+def reachable(model: str) -> str:
+    """The folder or hub id to load; downloads through ModelScope or Openmind where LLaMA-Factory would."""
+    if Path(model).is_dir():
+        return model
+    from llamafactory.extras.misc import try_download_model_from_other_hub
+    from llamafactory.hparams import ModelArguments
+
+    return try_download_model_from_other_hub(ModelArguments(model_name_or_path=model))
+
+
 def weights_hash(path: str) -> str:
     """SHA-256 of a folder's configuration, tokenizer and weights; for a hub id, the id and its resolved revision."""
-    folder = Path(path)
+    folder = Path(reachable(path))
     if not folder.is_dir():
         from transformers import AutoConfig
 
@@ -120,7 +130,7 @@ def load_model(subject: Subject) -> Any:
         )
     elif subject.precision["bits"]:
         raise UserError(f"quantization_bit: found {subject.precision['bits']}, expected 4 or none; change the recipe")
-    model = AutoModelForCausalLM.from_pretrained(subject.model, **kwargs)
+    model = AutoModelForCausalLM.from_pretrained(reachable(subject.model), **kwargs)
     if device == "cpu" and model.num_parameters() < TINY:
         torch.set_num_threads(1)  # threads wait for each other longer than they work: 20 times slower on a busy machine
     if subject.adapter:

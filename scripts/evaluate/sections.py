@@ -9,8 +9,9 @@ from typing import Any
 
 from scripts.common import UserError, read_json, read_jsonl
 from scripts.evaluate import plots
+from scripts.evaluate.judge import SCORES, win_rate
 from scripts.evaluate.review import pair_key, read_pairs
-from scripts.evaluate.stats import cohen_kappa, is_gain, paired_difference
+from scripts.evaluate.stats import cohen_kappa, is_gain
 
 FAILURES, SHOWN = 3, 1500  # of each kind, side by side; characters of each text
 SELF_JUDGE = (
@@ -247,9 +248,9 @@ def preference_section(folder: Path, results: dict[str, Any]) -> Section | None:
         if found:
             c, rate = found["counts"], found["win_rate"]
             shown = [interval(rate, digits=1, scale=100), number(rate["p"])]
-            gain = "gain" if found["gain"] else "no difference shown"
+            centred = {"ci95": rate["ci95"] and [x - 0.5 for x in rate["ci95"]], "p": rate["p"]}
             counts = [c["tuned"], c["base"], c["tie"], c["unscored"]]
-            rows.append([who, found["n"], *counts, *shown, gain if rate["n"] else "nothing scored"])
+            rows.append([who, found["n"], *counts, *shown, verdict(centred) if rate["n"] else "nothing scored"])
     if rows:
         words = "A tie is half a win; both orders are asked and orders that disagree are a tie."
         section.add("text", words, "平局记半胜；两种顺序各问一次，结论不一致记为平局。")
@@ -284,18 +285,14 @@ def human_votes(folder: Path, seed: int = 42) -> dict[str, Any] | None:
     cast = [vote for _, vote in read_jsonl(folder / "votes.jsonl") if vote["pair"] in current]
     last = {(vote["reviewer"], vote["id"]): vote for vote in cast}
     votes = [vote for vote in last.values() if vote["vote"] != "skip"]
-    scores = [{"tuned": 1.0, "base": 0.0, "tie": 0.5}[vote["vote"]] for vote in votes]
-    rate = paired_difference([0.5] * len(votes), scores, [vote["id"] for vote in votes], seed)
-    if scores:
-        rate |= {"value": rate["value"] + 0.5, "ci95": rate["ci95"] and [x + 0.5 for x in rate["ci95"]]}
+    rate = win_rate([SCORES[vote["vote"]] for vote in votes], [vote["id"] for vote in votes], seed)
     counts = {name: sum(vote["vote"] == name for vote in votes) for name in ("tuned", "base", "tie")}
     kappa = None
     if (folder / "pairwise_samples.jsonl").is_file():
         judged = {row["id"]: row["outcome"] for _, row in read_jsonl(folder / "pairwise_samples.jsonl")}
         both = [(v["vote"], judged[v["id"]]) for v in votes if judged.get(v["id"], "unscored") != "unscored"]
         kappa = cohen_kappa(*zip(*both, strict=True)) if both else None
-    gain = bool(rate["ci95"]) and is_gain([x - 0.5 for x in rate["ci95"]], rate["p"])
-    about = {"n": len(votes), "counts": counts | {"unscored": len(last) - len(votes)}, "win_rate": rate, "gain": gain}
+    about = {"n": len(votes), "counts": counts | {"unscored": len(last) - len(votes)}, "win_rate": rate}
     return about | {"kappa": kappa}
 
 

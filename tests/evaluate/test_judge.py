@@ -48,6 +48,7 @@ def test_win_rate_is_exact_with_and_without_faults(tmp_path, faults):
     assert result["win_rate"]["value"] == pytest.approx(7.5 / 11)
     assert result["win_rate"]["ci95"] == pytest.approx(expected["ci95"])
     assert (result["win_rate"]["n"], result["n"], result["errors"]) == (11, 12, 0)
+    assert result["win_rate"]["p"] == pytest.approx(74 / 256)  # exact sign test, 6 wins to 2: 2 * (1 + 8 + 28) / 2**8
     assert result["orders_disagree"] == 2
     assert sum(client.faults.values()) == len(faults)
     with serve(Script(lambda _: pytest.fail("asked again"))) as url:  # a rerun asks nothing and gives the same
@@ -60,7 +61,7 @@ def test_a_judge_that_always_says_first_ends_in_ties(tmp_path):
     rows = judge.pairwise([pair(i) for i in range(5)], lambda _: "[[A]]", {}, Store(tmp_path / "j"))
     result = judge.summarise_pairs(rows)
     assert result["counts"] == {"tuned": 0, "base": 0, "tie": 5, "unscored": 0}
-    assert (result["orders_disagree"], result["first_preferred"], result["gain"]) == (5, 1.0, False)
+    assert (result["orders_disagree"], result["first_preferred"], result["win_rate"]["p"]) == (5, 1.0, 1.0)
 
 
 def test_a_dead_server_stops_the_run_and_scores_nothing(tmp_path):

@@ -86,6 +86,24 @@ def test_verdict(difference, better, word):
     assert sections.verdict(difference, better) == word
 
 
+@pytest.mark.parametrize(
+    ("rate", "word"),
+    [
+        ({"value": 0.1, "n": 20, "ci95": [0.02, 0.3], "p": 0.01}, "loss"),
+        ({"value": 0.9, "n": 20, "ci95": [0.7, 0.98], "p": 0.01}, "gain"),
+        ({"value": 0.9, "n": 3, "ci95": [0.7, 0.98], "p": 0.25}, "no difference shown"),
+        ({"value": None, "n": 0, "ci95": None, "p": None}, "nothing scored"),
+    ],
+)
+def test_a_win_rate_is_judged_against_a_half(folder, rate, word):
+    counts = {"tuned": 1, "base": 1, "tie": 1, "unscored": 20 - rate["n"]}
+    result = {"n": 20, "counts": counts, "win_rate": rate, "orders_disagree": 0, "errors": 0, "faults": {}}
+    (folder / "pairwise.json").write_text(json.dumps(result))
+    write_report(folder)
+    row = next(x for x in (folder / "report.md").read_text().splitlines() if x.startswith("| judge |"))
+    assert row.endswith(f"| {word} |")
+
+
 def test_votes_and_agreement_with_the_judge(folder):
     said = ["tuned", "tuned", "base", "tie", "skip"]
     pairs = [{"id": f"p{i}", "base": "b", "tuned": "t"} for i in range(5)]
