@@ -108,7 +108,10 @@ def main() -> None:
     from scripts.prepare.pipeline import prepare
 
     args.tokenizer_file = find_tokenizer(args.tokenizer)
-    prepare(args)
+    try:
+        prepare(args)
+    except OSError as error:
+        raise UserError(f"{error.filename or args.out}: {error.strerror or error}; nothing was replaced") from error
 
 
 if __name__ == "__main__":

@@ -57,9 +57,10 @@ def run_batches(
     _INDEX, stems, pending = index, [], deque()
     code, tokenizer = file_hash(*sorted(Path(__file__).parent.glob("*.py"))), file_hash(rules.tokenizer)
     items = blake2b(orjson.dumps([*index.ids, index.tokens.hashes.tolist()])).hexdigest()
-    bar = tqdm(desc="prepare", unit=" records", unit_scale=True)
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, mp_context=context) if processes > 1 else _Here() as pool:
+        pool.submit(int)  # forks the workers now, before a progress bar or a hub's client starts threads
+        bar = tqdm(desc="prepare", unit=" records", unit_scale=True)
         try:
             for number, source in enumerate(sources):
                 claimed = claimed_language(source) or (rules.langs[0] if len(rules.langs) == 1 else None)
