@@ -150,7 +150,7 @@ def reference_of(record: dict) -> str:
 
 
 def win_rate(scores: list[float], pairs: list[str], seed: int = 42) -> dict[str, Any]:
-    """Mean of (votes,) scores (1 tuned, 0 base, 0.5 tie), interval clustered by pair, p of an exact sign test on pairs."""
+    """Mean of (votes,) scores (1 tuned, 0 base, 0.5 tie), interval clustered by pair, p of a sign test on pairs."""
     rate = paired_difference([0.5] * len(scores), scores, pairs, seed)
     means = {pair: [s for s, of in zip(scores, pairs, strict=True) if of == pair] for pair in pairs}
     decided = [sum(mine) / len(mine) - 0.5 for mine in means.values()]

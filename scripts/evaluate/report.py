@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import html
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, write_text
+from scripts.common import NOTICE, read_json, write_text
 from scripts.evaluate.sections import Section, build, load
 
 NOTICE_ZH = "仅供研究使用，不构成医疗建议，不得用于临床。"
@@ -71,7 +72,7 @@ def to_html(title: str, sections: list[Section]) -> str:
             if kind == "table":
                 head, rows = rest
                 body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
-                heads = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in head)
+                heads = "".join(f"<th>{_words(cell)}</th>" for cell in head)
                 parts.append(f'<div class="scroll"><table><tr>{heads}</tr>{body}</table></div>')
             elif kind == "image":
                 data = base64.b64encode(rest[1]).decode()
@@ -91,7 +92,20 @@ def to_html(title: str, sections: list[Section]) -> str:
 
 def _cell(value: Any) -> str:
     kind = value if value in ("gain", "loss") else "number" if str(value)[:1] in "-–0123456789" else "words"
-    return f'<td class="{kind}">{html.escape(str(value))}</td>'
+    return f'<td class="{kind}">{_words(value)}</td>'
+
+
+@cache
+def _chinese() -> dict[str, str]:
+    return read_json(Path(__file__).with_name("report_zh.json"))
+
+
+def _words(value: Any) -> str:
+    """A cell's text; where report_zh.json knows it, in both languages (Chinese only shows when chosen)."""
+    found = _chinese().get(str(value))
+    if not found:
+        return html.escape(str(value))
+    return f'<span class="only-en">{html.escape(str(value))}</span><span class="only-cn">{html.escape(found)}</span>'
 
 
 def write_report(folder: Path) -> Path:
