@@ -8,7 +8,7 @@ At a budget an open thought is closed with ``</think>`` and the answer asked for
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Piece:
 class LocalEngine:
     """A model in this process, through lm-eval's HFLM: left-padded batches, greedy or sampled."""
 
-    prefill = True
+    prefill, workers = True, 1
 
     def __init__(self, subject: Subject, name: str, batch_size: int = 16) -> None:
         self.subject, self.name, self.batch_size = subject, name, batch_size
@@ -117,7 +117,7 @@ class ServerEngine:
     """A model behind an OpenAI-compatible server. Without /v1/completions (LLaMA-Factory's) no budget can be set."""
 
     def __init__(self, client: Client, name: str, concurrency: int = 8) -> None:
-        self.client, self.name, self.batch_size = client, name, concurrency
+        self.client, self.name, self.batch_size, self.workers = client, name, 1, concurrency
         self.prefill = client.can_complete()
         self.identity = {"server": client.base_url, "model": client.model, "prefill": self.prefill}
 
@@ -132,11 +132,10 @@ class ServerEngine:
         return len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", text))
 
     def generate(self, prompts: Sequence[str], limit: int, sampling: dict[str, Any], seed: int) -> list[Piece]:
-        """Ask all prompts at once; a server that fails for good stops the run, finished items stay finished."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        def ask(prompt: str) -> Piece:
-            call = self.client.complete if self.prefill else self.client.chat
+        """Ask; a server that fails for good stops the run, finished items stay finished."""
+        call = self.client.complete if self.prefill else self.client.chat
+        pieces = []
+        for prompt in prompts:
             try:
                 got = call(prompt, limit, seed=seed, **(sampling or {"temperature": 0}))
             except Fault as fault:
@@ -145,14 +144,26 @@ class ServerEngine:
                     f"{dict(self.client.faults)}); nothing was scored wrong: mend the server and run the command again"
                 ) from fault
             text = got["text"].removesuffix(EOS)
-            return Piece(text, got["tokens"] or self.count(text), got["finish"] != "length")
-
-        with ThreadPoolExecutor(self.batch_size) as pool:
-            return list(pool.map(ask, prompts))
+            pieces.append(Piece(text, got["tokens"] or self.count(text), got["finish"] != "length"))
+        return pieces
 
     def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
         """A few tokens after the cue; what they say is left to answers.py."""
         return [piece.text for piece in self.generate(prompts, 8, {}, 0)]
+
+
+def in_parallel(work: Callable[[Any], None], jobs: list[Any], workers: int) -> Iterator[None]:
+    """Do the jobs, several at once where ``workers`` allows; after an error those not begun are left."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    if workers == 1:  # in this very thread: torch's number of threads is a setting of the thread
+        yield from map(work, jobs)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(work, jobs)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass
@@ -196,10 +207,10 @@ class Thinker:
         keys = [key_of(*settings, item.__dict__) for item in items]
         order = sorted(range(len(items)), key=lambda i: (-len(prompts[i]), i))
         size = self.engine.batch_size
-        for begin in tqdm(range(0, len(order), size), desc=f"{task}: {self.engine.name}", unit="batch"):
-            batch = order[begin : begin + size]
-            if all(keys[i] in self.store.rows for i in batch):
-                continue
+        batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
+        todo = [batch for batch in batches if not all(keys[i] in self.store.rows for i in batch)]
+
+        def finish(batch: list[int]) -> None:
             began = time.perf_counter()
             states = [State(items[i], prompts[i]) for i in batch]
             self._run(states, int(key_of(self.seed, keys[batch[0]])[:7], 16))
@@ -207,15 +218,18 @@ class Thinker:
             about["seconds"] = round((time.perf_counter() - began) / len(batch), 4)
             rows = [{"key": keys[i], **about, "outputs": state.outputs} for i, state in zip(batch, states, strict=True)]
             self.store.add([row for row in rows if row["key"] not in self.store.rows])
+
+        with tqdm(total=len(todo), desc=f"{task}: {self.engine.name}", unit="batch") as bar:
+            for _ in in_parallel(finish, todo, self.engine.workers):
+                bar.update()
         return [self.store.rows[key] | {"id": item.id} for key, item in zip(keys, items, strict=True)]
 
     def _run(self, states: list[State], seed: int) -> None:
         if not self.engine.prefill:
             limit = self.budgets[-1] + self.answer_tokens
             for state, piece in zip(states, self._generate(states, limit, seed), strict=True):
-                opened = (
-                    "<think>" not in piece.text and not piece.ended
-                )  # else an open thought would pass for an answer
+                # Cut and without any tag it may be an open thought, which must not pass for an answer.
+                opened = "<think>" not in piece.text and not piece.ended
                 state.outputs[str(self.budgets[-1])] = self._output(piece.text, opened, False, not piece.ended)
             return
         used = 0
@@ -258,6 +272,8 @@ class Thinker:
         return self.engine.generate(prompts, limit, self.sampling, seed) if prompts else []
 
     def _output(self, text: str, opened: bool, forced: bool, cut: bool) -> dict[str, Any]:
-        thought, _, answer = text.partition("</think>")
+        thought, closed, answer = text.partition("</think>")
+        if not closed and not opened and "<think>" not in text:
+            thought, answer = "", text
         counts = {"thought_tokens": self.engine.count(thought), "answer_tokens": self.engine.count(answer)}
         return {"text": text, "opened": opened, "forced": forced, "cut": cut, **counts}

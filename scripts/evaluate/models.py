@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ class Store:
     """Finished items, one JSON line each, appended at once, so that a killed run loses at most the item in hand."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path, self.lock = Path(path), threading.Lock()
         self.rows: dict[str, dict] = {}
         if self.path.exists():
             data = self.path.read_bytes()
@@ -172,7 +173,7 @@ class Store:
     def add(self, rows: Iterable[dict]) -> None:
         """Append rows (each has a ``key``) and flush them to the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.lock, self.path.open("a", encoding="utf-8") as file:
             for row in rows:
                 self.rows[row["key"]] = row
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -160,6 +160,31 @@ def test_a_server_that_dies_scores_nothing(tmp_path):
     assert not thinker.store.rows
 
 
+def test_a_server_that_dies_midway_is_asked_only_for_the_rest(tmp_path):
+    path = write_benchmark(tmp_path / "bench.jsonl")
+
+    def reply(prompt):
+        if len(script.prompts) == 5:  # the probe and four answers, then nothing but errors
+            script.faults += [503] * 99
+        return "hm</think>Answer: A"
+
+    script = Script(reply, (), True)
+    with serve(script) as url:
+
+        def run():
+            client = Client(url, "m", attempts=2, timeout=2, pause=0.001)
+            thinker = engine.Thinker(engine.ServerEngine(client, "base", 2), Store(tmp_path / "g.jsonl"), (64,), 8)
+            return accuracy.run(thinker, [path], None)
+
+        with pytest.raises(UserError, match="nothing was scored wrong"):
+            run()
+        assert len(Store(tmp_path / "g.jsonl").rows) == 4
+        script.faults.clear()
+        script.prompts.clear()
+        assert len(run()) == 6
+        assert len(script.prompts) == 1 + 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
