@@ -3,8 +3,7 @@
     python -m scripts.bench.answers                 print the table, write docs/answer_extraction.{json,md}
     python -m scripts.bench.answers --errors        print what ours got wrong in the half we develop on
 
-tests/data/answers_500.jsonl holds outputs and the letter a person reads in each (null: none, or more than one). Half of
-them, by a hash of the id, were looked at while the patterns were written; the other half was only counted.
+The comparators are lm-eval's own filter classes, and HuatuoGPT-o1's rule re-implemented from its description.
 """
 
 from __future__ import annotations
@@ -14,13 +13,23 @@ import hashlib
 import re
 from collections.abc import Callable
 
-from scripts.common import ROOT, UserError, file_hash, provenance, read_jsonl, run_main, write_json, write_text
+from scripts.common import ROOT, file_hash, provenance, read_jsonl, run_main, write_json, write_text
 from scripts.evaluate.answers import extract_choice
 from scripts.evaluate.stats import mcnemar_exact, proportion_ci
 
 DATA = "tests/data/answers_500.jsonl"
 FLAN = r"(\([A-Z]\))"  # of lm-eval's mmlu_flan_cot_zeroshot, "flexible-extract"
 MMLU_PRO = r"answer is \(?([ABCDEFGHIJ])\)?"  # of lm-eval's mmlu_pro, "custom-extract"
+EXPLAINED = f"""`{DATA}` holds 500 outputs written for this project apart from the extractor, 250 in each language,
+with the letter that a reader finds in each (none where there is none, or more than one). They lean towards hard cases:
+the shares here are not those of an ordinary run. Our errors in one half (by a hash of the id) were read while the
+patterns were written; of the other half the counts were seen, and three outputs by accident. Trust **held out**, and
+92.6% [90.0%, 94.6%] of all 500, which is what the extractor of commit 7101a4c gets, written before the file was there.
+Every scorer reads the text after `</think>`; HuatuoGPT-o1's rule is re-implemented from its description.
+
+*Agreement*: the scorer credits exactly the letter read by hand, whatever the key is. *Kindly*: it credits that letter,
+perhaps among others. *Wrong letter*, *invented* (there was none), *missed*: kinds of error. *Random keys*: the accuracy
+it would report if the keys were drawn at random; above the truth's it inflates. *p*: exact McNemar against ours."""
 Reader = Callable[[dict], set[str]]  # letters for which the scorer would credit the output
 
 
@@ -59,21 +68,25 @@ def huatuo_style(row: dict) -> set[str]:
     return {places[0][1], places[-1][1]} if places else set()
 
 
-def figures(rows: list[dict], read: list[set[str]], reference: list[bool] | None) -> dict:
-    """Agreement with the truth and the kinds of error; ``reference``: where our extractor agrees, for McNemar's p."""
+def figures(rows: list[dict], reader: Reader) -> dict:
+    """Agreement with the truth, kinds of error, and p of McNemar's test against our extractor, over (outputs,)."""
     truth = [{row["truth"]} - {None} for row in rows]
-    agrees = [found == want for found, want in zip(read, truth, strict=True)]
-    pairs = list(zip(read, truth, rows, strict=True))
+    read = [reader(row) for row in rows]
+    pairs = list(zip(read, truth, strict=True))
+    agrees = [found == want for found, want in pairs]
+    reference = [ours(row) == want for row, want in zip(rows, truth, strict=True)]
+    sizes = [len(row["letters"]) for row in rows]
     return {
         "n": len(rows),
         "agreement": sum(agrees) / len(rows),
         "ci95": proportion_ci(sum(agrees), len(rows)),
-        "p_against_ours": mcnemar_exact(agrees, reference)["p"] if reference else None,
-        "wrong_letter": sum(bool(found and want and found != want) for found, want, _ in pairs),
-        "invented": sum(bool(found and not want) for found, want, _ in pairs),
-        "missed": sum(bool(want and not found) for found, want, _ in pairs),
-        "random_key_accuracy": sum(len(found) / len(row["letters"]) for found, _, row in pairs) / len(rows),
-        "random_key_accuracy_of_truth": sum(len(want) / len(row["letters"]) for _, want, row in pairs) / len(rows),
+        "p_against_ours": mcnemar_exact(agrees, reference)["p"],
+        "kindly": sum(found >= want and bool(found) == bool(want) for found, want in pairs) / len(rows),
+        "wrong_letter": sum(bool(found and want and found != want) for found, want in pairs),
+        "invented": sum(bool(found and not want) for found, want in pairs),
+        "missed": sum(bool(want and not found) for found, want in pairs),
+        "random_keys": sum(len(found) / size for found, size in zip(read, sizes, strict=True)) / len(rows),
+        "random_keys_truth": sum(len(want) / size for want, size in zip(truth, sizes, strict=True)) / len(rows),
     }
 
 
@@ -82,53 +95,61 @@ def half(row: dict) -> str:
     return "held out" if hashlib.sha256(str(row["id"]).encode()).digest()[0] % 2 else "developed on"
 
 
+def to_markdown(result: dict) -> str:
+    """The page in docs/."""
+    lines = [f"# Reading letters from outputs\n\n{EXPLAINED}\n"]
+    lines.append(f"`{result['provenance']['command']}`, on {result['provenance']['machine']}.\n")
+    for group, cells in result["groups"].items():
+        first = next(iter(cells.values()))
+        lines.append(
+            f"## {group}, n = {first['n']}\n\nWith random keys the truth scores {first['random_keys_truth']:.3f}.\n"
+        )
+        lines.append("| scorer | agreement [95%] | kindly | wrong letter | invented | missed | random keys | p |")
+        lines.append("|---" * 8 + "|")
+        for name, cell in cells.items():
+            low, high = cell["ci95"]
+            counts = " | ".join(str(cell[kind]) for kind in ("wrong_letter", "invented", "missed"))
+            agreement = f"{cell['agreement']:.1%} [{low:.1%}, {high:.1%}] | {cell['kindly']:.1%}"
+            lines.append(
+                f"| {name} | {agreement} | {counts} | {cell['random_keys']:.3f} | {cell['p_against_ours']:.2g} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=DATA, help=f"outputs with truth ({DATA})")
     parser.add_argument(
         "--errors", action="store_true", help="print our errors in the half we develop on; write nothing"
     )
-    options = parser.parse_args()
-    rows = [row for _, row in read_jsonl(options.data)]
-    if not rows:
-        raise UserError(f"{options.data}: no outputs; restore the file from the repository")
-    if options.errors:
-        for row in rows:
-            if half(row) == "developed on" and ours(row) != {row["truth"]} - {None}:
-                print(f"{row['id']} want {row['truth']} got {ours(row) or None}: {row['note']}\n{row['text']!r}\n")
+    errors = parser.parse_args().errors
+    rows = [row for _, row in read_jsonl(ROOT / DATA)]
+    if errors:
+        wrong = [row for row in rows if half(row) == "developed on" and ours(row) != {row["truth"]} - {None}]
+        print(
+            "\n".join(f"{r['id']} want {r['truth']} got {ours(r) or None} ({r['note']}): {r['text']!r}" for r in wrong)
+        )
         return
+    flexible = {"regex_pattern": FLAN, "group_select": -1, "ignore_case": True, "ignore_punctuation": True}
     scorers: dict[str, Reader] = {
-        "MedCoT (scripts/evaluate/answers.py)": ours,
-        "lm-eval regex (mmlu_pro)": lm_eval_filter("RegexFilter", regex_pattern=MMLU_PRO),
-        "lm-eval multi_choice_regex (mmlu_flan_cot_zeroshot)": lm_eval_filter(
-            "MultiChoiceRegexFilter", regex_pattern=FLAN, group_select=-1, ignore_case=True, ignore_punctuation=True
-        ),
-        "HuatuoGPT-o1-style (first or last)": huatuo_style,
+        "MedCoT, scripts/evaluate/answers.py": ours,
+        "lm-eval, mmlu_pro's regex": lm_eval_filter("RegexFilter", regex_pattern=MMLU_PRO),
+        "lm-eval, mmlu_flan_cot_zeroshot's multi_choice_regex": lm_eval_filter("MultiChoiceRegexFilter", **flexible),
+        "HuatuoGPT-o1-style, better of first and last": huatuo_style,
     }
-    groups = {"all": rows} | {name: [r for r in rows if half(r) == name] for name in ("developed on", "held out")}
-    groups |= {lang: [r for r in rows if r["lang"] == lang] for lang in sorted({r["lang"] for r in rows})}
-    result: dict = {"data": DATA, "data_hash": file_hash(options.data), "groups": {}}
-    head = "| scorer | n | agreement [95%] | wrong letter | invented | missed | accuracy with random keys (truth) | p |"
-    lines = [f"# Reading letters from outputs\n\n{__doc__.split(chr(10) * 2, 2)[2].strip()}\n"]
-    for group, chosen in groups.items():
-        reference = [ours(row) == {row["truth"]} - {None} for row in chosen]
-        lines += [f"## {group}\n", head, "|---" * 8 + "|"]
-        for name, reader in scorers.items():
-            cell = figures(chosen, [reader(row) for row in chosen], None if reader is ours else reference)
-            result["groups"].setdefault(group, {})[name] = cell
-            low, high = cell["ci95"]
-            p = "–" if cell["p_against_ours"] is None else f"{cell['p_against_ours']:.2g}"
-            lines.append(
-                f"| {name} | {cell['n']} | {cell['agreement']:.1%} [{low:.1%}, {high:.1%}] | {cell['wrong_letter']} | "
-                f"{cell['invented']} | {cell['missed']} | {cell['random_key_accuracy']:.3f} "
-                f"({cell['random_key_accuracy_of_truth']:.3f}) | {p} |"
-            )
-        lines.append("")
-    result["provenance"] = provenance()
-    print("\n".join(lines))
+    groups = {"all": rows, "held out": [], "developed on": []}
+    for row in rows:
+        groups[half(row)].append(row)
+        groups.setdefault(row["lang"], []).append(row)
+    result = {
+        "data": {"file": DATA, "sha256": file_hash(ROOT / DATA)},
+        "groups": {group: {name: figures(some, scorers[name]) for name in scorers} for group, some in groups.items()},
+        "provenance": provenance(),
+    }
     write_json(ROOT / "docs" / "answer_extraction.json", result)
-    write_text(ROOT / "docs" / "answer_extraction.md", "\n".join(lines))
+    write_text(ROOT / "docs" / "answer_extraction.md", to_markdown(result))
+    print(to_markdown(result))
 
 
 if __name__ == "__main__":
