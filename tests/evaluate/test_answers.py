@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from scripts.common import read_jsonl
 from scripts.evaluate.answers import extract_choice, format_problems, in_language, split_reasoning
 
 T = "<think>\nFever and cough: B is tempting, the answer is B.\n</think>\n\n"  # a thought that says B
@@ -251,3 +254,10 @@ def test_format_problems(text: str, lang: str, want: list[str]) -> None:
 def test_a_language_that_is_not_known_is_not_judged() -> None:
     assert in_language("Bonjour", "fr")
     assert not in_language("Bonjour à tous", "zh")
+
+
+def test_agreement_with_the_letters_read_by_hand_stays_high() -> None:
+    rows = [row for _, row in read_jsonl(Path(__file__).parents[1] / "data" / "answers_500.jsonl")]
+    read = [extract_choice(row["text"], row["letters"], row["prompt_opened"], row["options"]) for row in rows]
+    assert len(rows) == 500
+    assert sum(letter == row["truth"] for letter, row in zip(read, rows, strict=True)) >= 480, "scripts.bench.answers"
