@@ -104,7 +104,8 @@ def ours(corpus: Path, benchmarks: list[Path]) -> dict[str, float]:
     decontaminate.BenchmarkIndex(decontaminate.read_items(benchmarks)).search(tokens, sets)
     after = time.perf_counter()
     quality = np.zeros(len(texts), np.int64)
-    dedup.deduplicate(keys.text_keys(tokens), dedup.sketch(sets, 42), sets, quality, 0.5)
+    english = np.array([text.isascii() for text in texts])
+    dedup.deduplicate(keys.text_keys(tokens), dedup.sketch(sets, 42), sets, quality, english, 0.5)
     return {"near_duplicates": middle - begin + time.perf_counter() - after, "leaks": after - begin}
 
 

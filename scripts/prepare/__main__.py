@@ -35,7 +35,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="own names for Question, Complex_CoT, Response")
     add("--tokenizer", default=TOKENIZER, help=f"folder with tokenizer.json, or a hub id (default: {TOKENIZER})")
     add("--cutoff-len", type=int, default=2048, help="longest record in tokens, template included (default: 2048)")
-    add("--threshold", type=float, default=0.5, help="Jaccard similarity of near-duplicate questions (default: 0.5)")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="Jaccard similarity of near-duplicate questions, 0.1 more for English (default: 0.5)",
+    )
     add("--val", type=float, default=0.05, help="share of the validation split (default: 0.05)")
     add("--test", type=float, default=0.10, help="share of the test split (default: 0.10)")
     add("--skip", nargs="+", default=[], metavar="FILTER", help="filters to leave out, by the reason that they give")

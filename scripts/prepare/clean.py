@@ -206,7 +206,7 @@ def mixed_language(record: Record) -> bool:
 
 
 def looping_reasoning(record: Record) -> bool:
-    """Reasoning that loops: one sentence four times and more, over a fifth of the text; or an end that repeats."""
+    """Reasoning that loops: a quarter of it is sentences said four times and more, or its end repeats."""
     return _loops(record.thought)
 
 
@@ -224,11 +224,8 @@ def _loops(text: str) -> bool:
     if len(set(text[-60:])) == 1:
         return True
     sentences = Counter(part.strip() for part in SENTENCE.split(text))
-    sentences.pop("", None)
-    if not sentences:
-        return False
-    part, times = max(sentences.items(), key=lambda item: len(item[0]) * item[1] if item[1] >= 4 else 0)
-    return times >= 4 and len(part) >= 4 and len(part) * times > 0.2 * len(text)
+    repeated = sum(len(part) * times for part, times in sentences.items() if times >= 4 and len(part) >= 4)
+    return repeated > 0.25 * len(text)
 
 
 def _periodic(text: str) -> bool:

@@ -13,6 +13,7 @@ from scripts.prepare.keys import Tokens
 
 PERMUTATIONS, ROWS = 256, 4  # 64 bands of 4 rows: a pair of Jaccard 0.5 is found with probability 0.98
 WINDOW = 4  # compared neighbours within a band's bucket: candidates grow with the records, not with their square
+WORDS = 0.1  # higher threshold for words: an edit breaks one of them, but two pairs of neighbouring characters
 SLACK = 0.12  # four standard errors of the sketch's estimate, below which a candidate is not worth verifying
 
 
@@ -68,11 +69,16 @@ def jaccard(left: np.ndarray, right: np.ndarray) -> float:
 
 def needed(size: int, threshold: float) -> float:
     """The similarity that a set of ``size`` features needs: short questions differ in one word that matters."""
-    return threshold if size >= 12 else min(0.9, threshold + 0.05 * (12 - size))
+    return threshold if size >= 12 else min(max(0.9, threshold), threshold + 0.05 * (12 - size))
 
 
 def deduplicate(
-    keys: np.ndarray, sketches: np.ndarray, features: Tokens, quality: np.ndarray, threshold: float
+    keys: np.ndarray,
+    sketches: np.ndarray,
+    features: Tokens,
+    quality: np.ndarray,
+    english: np.ndarray,
+    threshold: float,
 ) -> Duplicates:
     """Cluster n records and choose which are kept.
 
@@ -80,7 +86,8 @@ def deduplicate(
         keys: (n,) uint64, equal for exact duplicates after normalisation.
         sketches, features: of each record, as `sketch` and `keys.features` give them.
         quality: (n,) int64, higher is better; ties go to the earlier record.
-        threshold: Jaccard similarity from which two questions are near-duplicates.
+        english: (n,) bool, records whose features are words.
+        threshold: Jaccard similarity of character pairs from which two questions are near-duplicates.
     """
     count = len(keys)
     best_first = np.lexsort((np.arange(count), -quality))
@@ -94,7 +101,7 @@ def deduplicate(
     for a, b in nodes[candidate_pairs(sketches[nodes], threshold)].tolist():
         left, right = features.of(a), features.of(b)
         alike = jaccard(left, right)
-        if alike >= needed(min(len(left), len(right)), threshold):
+        if alike >= needed(min(len(left), len(right)), threshold + WORDS * max(english[a], english[b])):
             neighbours.setdefault(a, []).append((alike, b))
             neighbours.setdefault(b, []).append((alike, a))
             parent[_root(parent, b)] = _root(parent, a)

@@ -139,7 +139,8 @@ def prepare(args: argparse.Namespace) -> dict:
         refuse_wrong_columns(args.sources, table, args.columns["Question"])
         warned = table.rows["warnings"][table.passed] > 0
         quality = table.thought.astype(np.int64) - (warned.astype(np.int64) << 32)
-        duplicates = deduplicate(table.key, table.sketch, table.features, quality, args.threshold)
+        english = table.rows["lang"][table.passed] == batch.LANGUAGES.index("en")
+        duplicates = deduplicate(table.key, table.sketch, table.features, quality, english, args.threshold)
         splits, moves = assign_splits(table, duplicates, (args.val, args.test), args.seed, previous)
         examples = Examples()
         staged = write_outputs(work, args.name, table, duplicates, splits, examples)

@@ -287,8 +287,8 @@ tags: [medical, chain-of-thought]
 - **Sources**: {sources}. Their licences and terms go on to hold for their records: check them before you publish.
 - **Cleaning**: {report["read"]:,} read, {report["rejected"]:,} rejected ({counted(report["reasons"])}). Every
   rejected record is in `rejected.jsonl` with its reason. Repairs: {counted(report["repairs"])}.
-- **Near-duplicates**: questions from a Jaccard similarity of {report["settings"]["threshold"]} on; one record of each
-  is kept, and no cluster lies in two splits.
+- **Near-duplicates**: questions from a Jaccard similarity of {report["settings"]["threshold"]} on (English: 0.1 more);
+  one record of each is kept, and no cluster lies in two splits.
 - **Decontamination**: {leaks or "none, no benchmark was given"}. Translated or freely reworded leaks are not found.
 - **Personal data**: kept records with what looks like it: {warned}. Names, dates and places are not looked for.
 - **Use**: to study how models learn to reason. No clinician has checked the answers.

@@ -146,7 +146,7 @@ def test_a_split_stays_when_rows_are_added(tmp_path: Path, run: Callable, same_f
 
 
 def test_a_cluster_that_new_rows_join_moves_and_is_listed(tmp_path: Path, run: Callable) -> None:
-    flags = ("--val", "0.3", "--test", "0.3", "--threshold", "0.5")
+    flags = ("--val", "0.3", "--test", "0.3", "--threshold", "0.4")
     words = [f"finding{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60)]
     texts = {n: "What is it with " + " ".join(words[n : n + 24]) + "?" for n in range(0, 36)}
 
