@@ -74,7 +74,7 @@ def generate(plan: Plan, task: str, prompts: list[dict]) -> list[dict]:
         answered = thinker.answer([Item(prompt["id"], prompt["prompt"]) for prompt in prompts], task)
         for prompt, row in zip(prompts, answered, strict=True):
             output = row["outputs"][str(plan.budgets[-1])]
-            problems = format_problems(output["text"], prompt["lang"], output["opened"])
+            problems = format_problems(output["text"], prompt.get("answer_lang", prompt["lang"]), output["opened"])
             if output["forced"]:
                 problems = sorted({*problems, "unclosed_reasoning"})  # it was closed for the model
             rows.append({**prompt, "model": name, **output, "problems": problems, "well_formed": not problems})
