@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.common import ROOT, UserError, machine, read_jsonl, run_main, write_json
+from scripts.common import ROOT, UserError, machine, read_jsonl, run_main, write_json, write_jsonl
 
 SHARED = ROOT.parent / "shared"
 SENTENCES = {"en": re.compile(r"(?<=[.?!])\s+"), "zh": re.compile(r"(?<=[。？！，；,?!])\s*")}
@@ -106,12 +106,9 @@ def benchmark_items(folder: Path) -> tuple[list[dict], list[dict]]:
             spare = items if file.stem == "pubmedqa" else items[1::2]
             free += [item | {"question": "\n".join(SENTENCES["en"].split(item["question"])[:-1])} for item in spare]
         if file.stem != "pubmedqa":
-            leaked += [item for item in items[::2] if len(item["question"]) >= 6]
-    folder.mkdir(parents=True, exist_ok=True)
-    for lang in ("en", "zh"):
-        with (folder / f"leaked_{lang}.jsonl").open("w", encoding="utf-8") as out:
-            rows = [item | {"id": str(i)} for i, item in enumerate(leaked) if item["lang"] == lang]
-            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            chosen = [item for item in items[::2] if len(item["question"]) >= 6]
+            write_jsonl(folder / f"{file.stem}.jsonl", (item | {"id": str(n)} for n, item in enumerate(chosen)))
+            leaked += chosen
     return leaked, free
 
 

@@ -5,6 +5,7 @@ Only sketches and features stay in memory, never texts: 512 bytes of sketch and 
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ def sketch(features: Tokens, seed: int) -> np.ndarray:
         return np.zeros((0, PERMUTATIONS), np.uint16)
     offsets = features.starts.astype(np.uint64)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(features.hashes, offsets, PERMUTATIONS, seed)
-    return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint16)
+    values = np.fromiter(chain.from_iterable(matrix.to_rows()), np.uint32, count * PERMUTATIONS)
+    return values.astype(np.uint16).reshape(count, PERMUTATIONS)
 
 
 def candidate_pairs(sketches: np.ndarray, threshold: float) -> np.ndarray:
