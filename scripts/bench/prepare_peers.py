@@ -171,7 +171,9 @@ def measure(corpus: Path, work: Path, workers: int, truths: list[dict]) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     write_questions(corpus, folder)
     own = ours(folder, benchmarks, workers)
-    result = {"sketching": sketching(corpus), "ours_s": {name: round(seconds, 2) for name, seconds in own.items()}}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        sketched = pool.submit(sketching, corpus).result()  # rensa's threads here would hang the next fork
+    result = {"sketching": sketched, "ours_s": {name: round(seconds, 2) for name, seconds in own.items()}}
     jobs = {
         "datatrove_minhash": ("near_duplicates", "duplicate", lambda: datatrove_minhash(folder, workers)),
         "ngram_8": ("leaks", "leak", lambda: ngram_decontamination(folder, benchmarks, workers)),
