@@ -87,7 +87,7 @@ def test_the_main_recipe_is_the_one_the_project_promises():
 
 def test_documents_name_only_files_that_exist():
     texts = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").glob("*.md"), *RECIPES]
-    named = re.compile(r"(?<![\w/.-])((?:yamls|examples|scripts|docs|tests)/[\w./-]+\.(?:yaml|py|md|json|sh|png))")
+    named = re.compile(r"(?<![\w/.-])((?:yamls|examples|scripts|docs|tests)/[\w./-]+\.(?:yaml|py|md|json|sh|png))\b")
     missing = {
         (path.name, name) for path in texts for name in named.findall(path.read_text()) if not (ROOT / name).exists()
     }

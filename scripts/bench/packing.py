@@ -52,8 +52,9 @@ def loss_and_gradients(model: Any, batch: dict[str, Any]) -> tuple[float, Any]:
     model.zero_grad()
     torch.manual_seed(0)
     on_device = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    counted = (on_device["labels"][:, 1:] != -100).sum()  # the Trainer passes it, and Unsloth's loss expects it
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        loss = model(**on_device).loss
+        loss = model(**on_device, num_items_in_batch=counted).loss
     loss.backward()
     gradients = [p.grad.float().flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]
     return loss.item(), torch.cat(gradients)

@@ -71,9 +71,10 @@ def batch(size: int, accumulation: int) -> dict[str, int]:
 # Changes to yamls/qlora.yaml, 48 records per optimiser step in each; "limit" is the memory it may take, GiB.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {**NO_UNSLOTH, **batch(4, 12)},
-    "original": {"group_by_length": False, **batch(24, 2)},
+    "original": {"group_by_length": False},
     "ours": {"limit": 22},
-    "batch 24 by length": {**batch(24, 2), "limit": 22},
+    "batch 8 by length": batch(8, 6),
+    "batch 48 by length": {**batch(48, 1), "limit": 22},
     "no group_by_length": {"group_by_length": False},
     "neat packing + Liger": {**NO_UNSLOTH, "neat_packing": True, "enable_liger_kernel": True, **batch(2, 7)},
     "by length + Liger": {"use_unsloth": False, "enable_liger_kernel": True},
