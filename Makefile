@@ -2,6 +2,8 @@
 PY := .venv/bin/python
 CLI := .venv/bin/llamafactory-cli
 SOURCE ?= data/sample.jsonl
+# LLaMA-Factory calls torchrun by its name where there are several GPUs.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # On a CPU that others use too, threads that spin while they wait cost 6 times the time (12 QLoRA steps: 31 s, or 5 s).
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := help

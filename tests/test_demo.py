@@ -18,10 +18,13 @@ from scripts import demo, preflight, run_dir
 from scripts.common import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+RECIPE = "examples/qlora_cpu.yaml"
 KILLS = int(os.environ.get("MEDCOT_KILLS", "3"))
 
 
-def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, tiny_model):
+@pytest.fixture
+def overrides(tmp_path, tiny_model) -> list[str]:
+    """examples/qlora_cpu.yaml pointed at eight records and a tiny model in a folder of its own."""
     rows = [
         {"input": f"患者发热{n}天？", "output": f"<think>\nFever {n} days.\n</think>\n\nRest {n}.", "lang": "zh"}
         for n in range(8)
@@ -31,14 +34,34 @@ def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, tiny
     (tmp_path / "dataset_info.json").write_text(
         json.dumps({"demo_train": {"file_name": "train.jsonl", "columns": columns}})
     )
-    recipe, output = "examples/qlora_cpu.yaml", tmp_path / "run"
-    overrides = [f"model_name_or_path={tiny_model}", f"dataset_dir={tmp_path}", f"output_dir={output}"]
-    overrides += ["cutoff_len=256", "num_train_epochs=2", "logging_steps=1", "plot_loss=false"]
-    assert [row for row in preflight.examine(recipe, overrides) if row.status == "FAIL"] == []
-    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "INFO"}
-    done = subprocess.run([*demo.TRAIN, recipe, *overrides], cwd=ROOT, env=env, capture_output=True, text=True)
+    paths = [f"model_name_or_path={tiny_model}", f"dataset_dir={tmp_path}", f"output_dir={tmp_path / 'run'}"]
+    return [*paths, "cutoff_len=256", "num_train_epochs=2", "logging_steps=1", "plot_loss=false"]
+
+
+def train(overrides: list[str], **more: str) -> str:
+    """Run the real trainer on the CPU recipe; returns what it printed."""
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "INFO"} | more
+    done = subprocess.run([*demo.TRAIN, RECIPE, *overrides], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Quantizing model to 4 bit with bitsandbytes" in done.stderr + done.stdout
+    return done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_adapter(tmp_path, overrides):
+    """DDP over gloo, as a host with several GPUs starts it: half the steps, since the batch doubles."""
+    printed = train(
+        [*overrides, "packing=false", "neat_packing=false"],
+        **{"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"},
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )
+    assert "Total train batch size (w. parallel, distributed & accumulation) = 2" in printed
+    assert (tmp_path / "run/adapter_model.safetensors").exists()
+
+
+def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, overrides):
+    recipe, output = RECIPE, tmp_path / "run"
+    assert [row for row in preflight.examine(recipe, overrides) if row.status == "FAIL"] == []
+    assert "Quantizing model to 4 bit with bitsandbytes" in train(overrides)
     adapter = json.loads((output / "adapter_config.json").read_text())
     linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert (adapter["r"], adapter["lora_alpha"], set(adapter["target_modules"])) == (8, 16, linear)
