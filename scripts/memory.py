@@ -1,7 +1,7 @@
 """Predict a training run's peak GPU memory from its recipe: ``python -m scripts.memory RECIPE [KEY=VALUE ...]``.
 
 Counts what PyTorch reserves on each GPU: weights, adapters with their gradients and optimiser, what the backward pass
-keeps, the logits, and buffers. ``tests/test_memory.py`` compares it with every measured run of docs/bench_train.json.
+keeps, the logits, and buffers. Not fitted yet: for the Unsloth runs of docs/bench_train.json it is 25 to 40% too high.
 """
 
 from __future__ import annotations
