@@ -21,6 +21,7 @@ from pathlib import Path
 
 from scripts import run_dir
 from scripts.common import NOTICE, ROOT, UserError, file_hash, read_json, run_main, write_json, write_text
+from scripts.preflight import load_recipe
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
@@ -83,9 +84,8 @@ class Demo:
         """Train with LLaMA-Factory; go on where an earlier walk was stopped, start anew if data or recipe changed."""
         output = Path(overrides["output_dir"])
         self.announce(name, output)
-        from omegaconf import OmegaConf
-
-        recipe = {**OmegaConf.to_container(OmegaConf.load(recipe_path)), **overrides}
+        changes = [f"{key}={value}" for key, value in overrides.items()]
+        recipe = load_recipe(recipe_path, changes)
         wanted = run_dir.identity(recipe_path, recipe)
         state = run_dir.state(output, wanted)
         if state == "finished":
@@ -101,7 +101,7 @@ class Demo:
         print(f"      resuming from {last[0].name}" if last else "      training from the start")
         run_dir.trim_log(output)
         write_json(output / run_dir.IDENTITY, wanted)
-        command = [*TRAIN, recipe_path, *(f"{key}={value}" for key, value in overrides.items())]
+        command = [*TRAIN, recipe_path, *changes]
         self.step(name, command, output, watch=output)
 
     def perplexity(self, name: str, *adapter: str) -> None:

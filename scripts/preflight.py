@@ -11,6 +11,7 @@ import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,16 @@ class Run:
         self.recipe = load_recipe(path, overrides)
         self.tokenizer: Any = None
         self.config: dict[str, Any] | None = None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The run's identity; kept, since it reads every byte of the datasets."""
+        return run_dir.identity(self.path, self.recipe)
+
+    @property
+    def batch(self) -> int:
+        """Records per optimiser step and GPU."""
+        return self.recipe.get("per_device_train_batch_size", 8) * self.recipe.get("gradient_accumulation_steps", 1)
 
     @property
     def model(self) -> str:
@@ -77,8 +88,7 @@ def check_recipe(run: Run) -> Iterator[Check]:
     except Exception as error:
         yield Check("recipe", "FAIL", f"{run.path}: {error}")
         return
-    steps = run.recipe.get("per_device_train_batch_size", 8) * run.recipe.get("gradient_accumulation_steps", 1)
-    yield Check("recipe", "ok", f"{run.path}: LLaMA-Factory parses it; {steps} records per step and GPU")
+    yield Check("recipe", "ok", f"{run.path}: LLaMA-Factory parses it; {run.batch} records per step and GPU")
 
 
 def check_datasets(run: Run) -> Iterator[Check]:
@@ -223,10 +233,9 @@ def check_accelerator(run: Run) -> Iterator[Check]:
     else:
         yield Check("accelerator", "ok", f"{words}; about {need:.1f} GiB needed")
     processes = int(os.environ.get("NPROC_PER_NODE", count))
-    batch = run.recipe.get("per_device_train_batch_size", 8) * run.recipe.get("gradient_accumulation_steps", 1)
     status = "ok" if processes == 1 else "warn"
     advice = "" if processes == 1 else "; set CUDA_VISIBLE_DEVICES=0 for one GPU, or divide gradient_accumulation_steps"
-    yield Check("GPUs used", status, f"{processes}: {batch * processes} records per step{advice}")
+    yield Check("GPUs used", status, f"{processes}: {run.batch * processes} records per step{advice}")
 
 
 def check_imports(run: Run) -> Iterator[Check]:
@@ -256,7 +265,7 @@ def check_disk(run: Run) -> Iterator[Check]:
 def check_output_dir(run: Run) -> Iterator[Check]:
     """output_dir is new, or holds an unfinished run of this very recipe and data; a broken checkpoint is set aside."""
     output = Path(run.recipe["output_dir"])
-    state = run_dir.state(output, run_dir.identity(run.path, run.recipe))
+    state = run_dir.state(output, run.identity)
     if state in ("finished", "foreign"):
         what = {
             "finished": "already holds this run, finished",
@@ -307,7 +316,7 @@ def examine(path: str, overrides: list[str]) -> list[Check]:
         except UserError as error:
             rows.append(Check(check.__name__.removeprefix("check_").replace("_", " "), "FAIL", str(error)))
     if not any(row.status == "FAIL" for row in rows):
-        write_json(Path(run.recipe["output_dir"]) / run_dir.IDENTITY, run_dir.identity(path, run.recipe))
+        write_json(Path(run.recipe["output_dir"]) / run_dir.IDENTITY, run.identity)
     return rows
 
 

@@ -95,11 +95,16 @@ def checkpoints(output_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """An adapter's or a whole model's weights in ``folder``."""
+    return [*folder.glob("adapter_model*.safetensors"), *folder.glob("model*.safetensors")]
+
+
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint can be resumed from: weights, optimiser, schedule and state are all there and complete."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
-        weights = [*checkpoint.glob("adapter_model*.safetensors"), *checkpoint.glob("model*.safetensors")]
+        weights = weight_files(checkpoint)
         for file in weights:
             with file.open("rb") as stream:
                 header_bytes = int.from_bytes(stream.read(8), "little")
@@ -121,8 +126,7 @@ def state(output_dir: Path, wanted: dict[str, Any]) -> State:
     kept = read_json(output_dir / IDENTITY) if (output_dir / IDENTITY).exists() else {}
     if any(kept.get(key) != wanted[key] for key in keys):
         return "foreign"
-    weights = [*output_dir.glob("adapter_model*.safetensors"), *output_dir.glob("model*.safetensors")]
-    return "finished" if weights and (output_dir / "train_results.json").exists() else "unfinished"
+    return "finished" if weight_files(output_dir) and (output_dir / "train_results.json").exists() else "unfinished"
 
 
 def set_aside_broken(output_dir: Path) -> list[str]:

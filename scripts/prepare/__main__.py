@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from scripts.common import UserError, run_main
+from scripts.prepare.load import use_modelscope
 
 TOKENIZER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 
@@ -93,7 +94,7 @@ def find_tokenizer(name: str) -> str:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "saves/", "data/")):
         raise UserError(f"--tokenizer {name}: no such folder; expected a folder with tokenizer.json or a hub id")
     try:
-        if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
+        if use_modelscope():
             from modelscope import snapshot_download
 
             return str(Path(snapshot_download(name, allow_patterns=["tokenizer.json"])) / "tokenizer.json")

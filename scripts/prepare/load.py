@@ -143,11 +143,16 @@ def _csv(path: Path) -> Iterator[Row]:
             raise UserError(f"{path}:{reader.line_num + 1}: not valid CSV ({error}); quote the field") from error
 
 
+def use_modelscope() -> bool:
+    """Whether USE_MODELSCOPE_HUB asks for ModelScope, as LLaMA-Factory reads it (whose own helper imports torch)."""
+    return os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y")
+
+
 def hub_rows(spec: str, split: str = "train") -> Iterator[dict]:
     """Rows of a hub data set as objects, streaming: ModelScope where USE_MODELSCOPE_HUB=1, else Hugging Face."""
     name, _, config = spec.partition(":")
     try:
-        if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
+        if use_modelscope():
             from modelscope import MsDataset
 
             yield from MsDataset.load(name, subset_name=config or None, split=split, use_streaming=True)
