@@ -42,6 +42,7 @@ class Run:
         self.recipe = load_recipe(path, overrides)
         self.tokenizer: Any = None
         self.config: dict[str, Any] | None = None
+        self.longest: int | None = None  # tokens of the longest record, once check_lengths has read them
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -197,6 +198,7 @@ def check_lengths(run: Run) -> Iterator[Check]:
                     f"prepare again with --cutoff-len {limit}, or raise cutoff_len",
                 )
                 return
+    run.longest = longest
     yield Check("lengths", "ok", f"longest record {longest} tokens, cutoff_len {limit}")
 
 
@@ -219,7 +221,7 @@ def check_accelerator(run: Run) -> Iterator[Check]:
         return
     free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
     name, count = torch.cuda.get_device_name(), torch.cuda.device_count()
-    need = predict_peak_gib(run.recipe, run.config)["total"] if run.config else None
+    need = predict_peak_gib(run.recipe, run.config, run.longest)["total"] if run.config else None
     words = f"{name}, CUDA {torch.version.cuda}, {free:.1f} of {total:.1f} GiB free"
     if need is None:
         yield Check("accelerator", "warn", f"{words}; need unknown, the base model's config was not read")

@@ -28,6 +28,9 @@ def batch_of_two(recipe: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     module = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
     data = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
+    # LLaMA-Factory's packs are longer than cutoff_len, where Unsloth cuts them off (and then fails: 255 labels against
+    # 256 logits). More room shows what would happen to the records otherwise.
+    model_args.model_max_length *= 2
     model = load_model(module["tokenizer"], model_args, finetuning_args, is_trainable=True).train()
     collator = SFTDataCollatorWith4DAttentionMask(
         template=template,

@@ -68,14 +68,16 @@ def batch(size: int, accumulation: int) -> dict[str, int]:
     return {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
 
 
-# Changes to yamls/qlora.yaml, 48 records per optimiser step in each; "limit" is the memory it may take, GiB.
+# Changes to yamls/qlora.yaml, 48 records per optimiser step in each. Our own keys: "limit" is the memory that the run
+# may take, GiB; "every" makes each record this many tokens long, the worst that a batch can meet.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {**NO_UNSLOTH, **batch(4, 12)},
-    "original": {"group_by_length": False},
+    "original": {"group_by_length": False, **batch(24, 2)},
     "ours": {"limit": 22},
-    "batch 8 by length": batch(8, 6),
-    "batch 48 by length": {**batch(48, 1), "limit": 22},
+    "ours, every record 2048 tokens": {"limit": 22, "every": 2048},
     "no group_by_length": {"group_by_length": False},
+    "batch 24 by length": {**batch(24, 2), "limit": 22},
+    "batch 8 by length": batch(8, 6),
     "neat packing + Liger": {**NO_UNSLOTH, "neat_packing": True, "enable_liger_kernel": True, **batch(2, 7)},
     "by length + Liger": {"use_unsloth": False, "enable_liger_kernel": True},
     "neat packing": {**NO_UNSLOTH, "neat_packing": True, **batch(2, 7)},
@@ -83,7 +85,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "packing + Unsloth": {"group_by_length": False, "packing": True, **batch(2, 7)},
     "batch 16 by length": {**batch(16, 3), "limit": 22},
     "batch 4 by length": batch(4, 12),
-    "8-bit Adam": {"optim": "adamw_8bit"},
+    "8-bit Adam": {"optim": "adamw_8bit", **batch(8, 6)},
     "plain batch 1": {**NO_UNSLOTH, **batch(1, 48)},
     "plain by length": {"use_unsloth": False, **batch(4, 12)},
     "plain without checkpointing": {**NO_UNSLOTH, **batch(4, 12), "disable_gradient_checkpointing": True},
@@ -100,30 +102,28 @@ def record_lengths(count: int, scale: float = 1.0) -> list[int]:
     return [round(value * scale) for value in values]
 
 
-def build_data(folder: Path, tokenizer_dir: Path, count: int, scale: float) -> float:
-    """Write ``count`` records of the wanted lengths as dataset "bench" into ``folder``; returns their mean length."""
+def build_data(folder: Path, tokenizer_dir: Path, lengths: list[int]) -> None:
+    """Write a record for each of ``lengths`` (tokens) as dataset "bench" into ``folder``."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
     pieces = [piece.removeprefix("Ġ") for piece in sorted(tokenizer.get_vocab()) if piece.startswith("Ġ")]
     words = [word for word in pieces if word.isascii() and word.isalpha() and len(word) > 2]
     words = [word for word in words if len(tokenizer.encode(f" {word} {word}", add_special_tokens=False)) == 2][:4000]
-    rng, rows, total = random.Random(42), [], 0
+    rng, rows = random.Random(42), []
     weights = [1 / (rank + 3) for rank in range(len(words))]  # Zipf, as in real text: there is something to learn
-    for length in record_lengths(count, scale):
+    for length in lengths:
         text = rng.choices(words, weights, k=length)
         ask, close = length // 8, length * 3 // 4
         question = " " + " ".join(text[:ask])
         answer = f"<think>\n {' '.join(text[ask:close])}\n</think>\n\n {' '.join(text[close:])}"
         extra = len(tokenizer.encode(question + answer, add_special_tokens=False)) + 4 - length  # marks of the template
         rows.append({"input": question, "output": answer.rsplit(" ", extra)[0] if extra > 0 else answer})
-        total += length
     write_jsonl(folder / "bench.jsonl", rows)
     write_json(
         folder / "dataset_info.json",
         {"bench": {"file_name": "bench.jsonl", "columns": {"prompt": "input", "response": "output"}}},
     )
-    return total / count
 
 
 def build_model(config: dict[str, Any], folder: Path, tokenizer_dir: Path) -> None:
@@ -167,19 +167,19 @@ def flops_per_token(config: dict[str, Any], context: float, repeated: bool) -> f
     return (6 * weights + 16 * scores) if repeated else (4 * weights + 12 * scores)
 
 
-def recipe_of(name: str, paths: dict[str, str], args: argparse.Namespace, steps: int) -> tuple[dict[str, Any], Any]:
-    """The variant's whole recipe, ready for LLaMA-Factory, and its memory limit (GiB or None)."""
+def recipe_of(name: str, args: argparse.Namespace, steps: int) -> tuple[dict[str, Any], float | None, int | None]:
+    """The variant's whole recipe, its memory limit (GiB) and the length of every record (tokens), where it has them."""
     import yaml
 
     source = Path(name) if name.endswith(".yaml") else ROOT / "yamls/qlora.yaml"
     recipe = yaml.safe_load(source.read_text()) | dict(VARIANTS.get(name, {}))
-    limit = recipe.pop("limit", None)
-    recipe |= paths | {"dataset": "bench", "max_steps": steps, "logging_steps": 1, "save_strategy": "no"}
+    limit, every = recipe.pop("limit", None), recipe.pop("every", None)
+    recipe |= {"dataset": "bench", "max_steps": steps, "logging_steps": 1, "save_strategy": "no"}
     recipe |= {"overwrite_output_dir": True, "plot_loss": False, "report_to": "none"}
     recipe["gradient_accumulation_steps"] = max(1, recipe["gradient_accumulation_steps"] // args.gpus)
     if args.cpu:
         recipe |= {"use_cpu": True, "use_unsloth": False}
-    return recipe, limit
+    return recipe, limit, every
 
 
 def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -278,18 +278,22 @@ def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str,
     name, _, shape_name = wanted.partition("@")
     shape_name = shape_name or args.shape
     model, steps = args.work / shape_name, 3 + args.steps + (args.profile and not args.cpu)
-    recipe, limit = recipe_of(name, {}, args, steps)
-    scale = max(1.0, recipe["cutoff_len"] / 2048)
-    data = args.work / f"data{scale:g}"
+    recipe, limit, every = recipe_of(name, args, steps)
+    lengths = [every] * (48 * steps) if every else record_lengths(args.records, max(1.0, recipe["cutoff_len"] / 2048))
+    data = args.work / f"data{max(lengths)}"
     if not (data / "dataset_info.json").exists():
-        build_data(data, tokenizer, args.records, scale)
+        build_data(data, tokenizer, lengths)
     build_model(SHAPES[shape_name], model, tokenizer)
     run = args.work / "run" / name.replace("/", "_").replace(" ", "_")
     recipe |= {"model_name_or_path": str(model), "dataset_dir": str(data), "output_dir": str(run / "out")}
     start = time.monotonic()
     measured = train(recipe, limit, run, args)
     row = {"variant": Path(name).stem if name.endswith(".yaml") else name, "shape": shape_name, "gpus": args.gpus}
-    row |= {"limit_gib": limit, "recipe": {k: v for k, v in recipe.items() if "dir" not in k and "path" not in k}}
+    row |= {
+        "limit_gib": limit,
+        "longest": max(lengths),
+        "recipe": {k: v for k, v in recipe.items() if "dir" not in k and "path" not in k},
+    }
     row |= (
         measured
         if "error" in measured
