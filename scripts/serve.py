@@ -11,6 +11,8 @@ import argparse
 import os
 import socket
 import sys
+import threading
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from scripts.common import NOTICE, UserError, run_main
 
 Kind = Literal["webchat", "api"]
 PORTS = {"webchat": 7860, "api": 8000}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, str]:
@@ -31,15 +33,143 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
             f"--host {host} lets other machines in and needs a password: set API_KEY, for example "
             f"API_KEY=$(openssl rand -hex 16) python -m scripts.serve {kind} --host {host}"
         )
-    quiet = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    env = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    # Answers beyond MAX_CONCURRENT wait their turn. Each is a thread with its own KV cache; none are batched.
+    env["MAX_CONCURRENT"] = os.environ.get("MAX_CONCURRENT", "4")
     if kind == "webchat":
-        return quiet | {"GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(port), "GRADIO_SHARE": "False"}
-    # Answers beyond MAX_CONCURRENT wait. Each one is a thread with its own KV cache, and none is batched.
-    concurrent = os.environ.get("MAX_CONCURRENT", "4")
-    return quiet | {
-        "API_HOST": host,
-        "API_PORT": str(port),
-        "API_KEY": key,
-        "API_VERBOSE": "0",
-        "MAX_CONCURRENT": concurrent,
-    }
+        return env | {"GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(port), "GRADIO_SHARE": "False"}
+    return env | {"API_HOST": host, "API_PORT": str(port), "API_KEY": key, "API_VERBOSE": "0"}
+
+
+def check_models(path: str, overrides: list[str]) -> None:
+    """Raise UserError, before a minute of imports, where the recipe or a local model or adapter of it is missing."""
+    from omegaconf import OmegaConf
+
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such recipe; see yamls/webchat.yaml and examples/webchat_cpu.yaml")
+    try:
+        recipe: dict[str, Any] = dict(OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(overrides)))
+    except Exception as error:  # the YAML and OmegaConf libraries each raise their own kinds
+        raise UserError(f"{path}: not a YAML mapping: {error}") from error
+    for key, file in (("model_name_or_path", "config.json"), ("adapter_name_or_path", "adapter_config.json")):
+        for name in str(recipe.get(key) or "").split(","):
+            hub_id = name.count("/") == 1 and not name.startswith(("saves/", ".", "/"))
+            if name and not hub_id and not Path(name, file).is_file():
+                raise UserError(
+                    f"{path}: {key} is {name}, which has no {file}. Run `make train` first; or `make demo`, and then "
+                    "choose RECIPE=examples/webchat_cpu.yaml"
+                )
+
+
+def mend_streams(engine: Any) -> None:
+    """Three faults of LLaMA-Factory 0.9.5's transformers engine: greedy answers, failing and abandoned streams."""
+    from llamafactory.chat import hf_engine
+
+    class Streamer(hf_engine.TextIteratorStreamer):
+        def __next__(self) -> str:
+            piece = super().__next__()
+            if isinstance(piece, Exception):
+                raise piece
+            return piece
+
+    class Generation(threading.Thread):
+        def __init__(self, target: Any, kwargs: dict[str, Any], daemon: bool) -> None:
+            self.reader = weakref.ref(kwargs["streamer"])
+            kwargs["streamer"] = weakref.proxy(kwargs["streamer"])
+            super().__init__(target=target, kwargs=kwargs, daemon=daemon)
+
+        def run(self) -> None:
+            try:
+                super().run()
+            except Exception as error:  # without this the reader waits for ever, and a place of MAX_CONCURRENT is lost
+                if reader := self.reader():  # else the client went away, and generating ends here
+                    reader.text_queue.put(error)
+
+    if engine.name == "huggingface":
+        hf_engine.TextIteratorStreamer, hf_engine.Thread = Streamer, Generation
+        # transformers reads "do not sample" as "not said", and then does what the model's own file says.
+        engine.model.generation_config.do_sample = False
+
+
+def serve_webchat(host: str, port: int, key: str) -> None:
+    """LLaMA-Factory's WebChat with labels, the recipe's settings and our notice; with a key, user medcot logs in."""
+    import gradio
+    from llamafactory.webui import interface
+    from llamafactory.webui.common import load_config
+    from starlette.middleware import Middleware
+
+    from scripts.evaluate.report import NOTICE_ZH
+    from scripts.evaluate.review import OfflinePolicy
+
+    class Engine(interface.Engine):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            mend_streams(self.chatter.engine)
+
+        def resume(self) -> Any:
+            yield from super().resume()
+            # Labels come with the language's change event, which Gradio 5 does not fire when "en" stays "en".
+            yield self.change_lang((load_config() or {}).get("lang") or "en")
+            settings = self.chatter.engine.generating_args
+            values = {f"infer.{name}": {"value": settings[name]} for name in ("max_new_tokens", "top_p", "temperature")}
+            yield self._update_component(values | {"infer.mm_box": {"visible": False}})  # a model of text alone
+
+    interface.Engine = Engine
+    page = interface.create_web_demo().queue()
+    with page:
+        gradio.Markdown(f"**{NOTICE}** **{NOTICE_ZH}**")
+    page.children.insert(0, page.children.pop())
+    print(f"{NOTICE}\nopen http://{host}:{port}", flush=True)
+    rules = {"middleware": [Middleware(OfflinePolicy), *same_host(host)]}
+    login = ("medcot", key) if key else None
+    page.launch(server_name=host, server_port=port, auth=login, share=False, quiet=True, app_kwargs=rules)
+
+
+def serve_api(host: str, port: int) -> None:
+    """LLaMA-Factory's OpenAI-compatible server, closed to pages of other origins."""
+    import uvicorn
+    from llamafactory.api.app import create_app
+    from llamafactory.chat import ChatModel
+    from starlette.middleware.cors import CORSMiddleware
+
+    model = ChatModel()
+    mend_streams(model.engine)
+    app = create_app(model)
+    # It allows every origin: any web page that is open in a browser here could use the model.
+    app.user_middleware = [item for item in app.user_middleware if item.cls is not CORSMiddleware] + same_host(host)
+    print(f"{NOTICE}\nhttp://{host}:{port}/v1 answers; http://{host}:{port}/docs describes it", flush=True)
+    uvicorn.run(app, host=host, port=port, access_log=False)
+
+
+def same_host(host: str) -> list[Any]:
+    """Middleware that refuses requests under another host name (DNS rebinding) while bound to loopback."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))] if host in LOOPBACK else []
+
+
+def main() -> None:
+    example = "examples:\n  python -m scripts.serve webchat examples/webchat_cpu.yaml\n" + (
+        "  API_KEY=secret python -m scripts.serve api yamls/webchat.yaml temperature=0.7 --host 0.0.0.0\n\n" + NOTICE
+    )
+    style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": example}
+    parser = argparse.ArgumentParser(prog="python -m scripts.serve", description=__doc__, **style)
+    parser.add_argument("kind", choices=PORTS)
+    parser.add_argument("recipe", nargs="?", default="yamls/webchat.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the recipe")
+    parser.add_argument("--host", default="127.0.0.1", help="another one needs API_KEY in the environment")
+    parser.add_argument("--port", type=int, help="default: 7860 for webchat, 8000 for api")
+    args = parser.parse_intermixed_args()
+    port, key = args.port or PORTS[args.kind], os.environ.get("API_KEY", "")
+    os.environ |= environment(args.kind, args.host, port, key)
+    check_models(args.recipe, args.overrides)
+    with socket.socket() as probe:
+        if probe.connect_ex((args.host, port)) == 0:
+            raise UserError(f"port {port} is in use; choose another one with --port, or stop the server there")
+    sys.argv = ["llamafactory-cli", args.recipe, *args.overrides]  # LLaMA-Factory reads its arguments from there
+    serve_webchat(args.host, port, key) if args.kind == "webchat" else serve_api(args.host, port)
+
+
+if __name__ == "__main__":
+    run_main(main)
