@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # On a CPU that others use too, threads that spin while they wait cost 6 times the time (12 QLoRA steps: 31 s, or 5 s).
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo train eval review webchat api test test-all lint clean
+.PHONY: help setup lock demo train eval review webchat api chat test test-all lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 11
@@ -34,11 +34,14 @@ eval: setup ## evaluate base and tuned model; MODEL, ADAPTER, RECIPE, ENGINE=hf|
 review: setup ## vote on pairs of answers, blind: a small page on 127.0.0.1
 	@$(PY) -m scripts.evaluate review $(ARGS)
 
-webchat: setup ## LLaMA-Factory's WebChat on 127.0.0.1; RECIPE=yamls/webchat.yaml
-	GRADIO_SERVER_NAME=127.0.0.1 GRADIO_ANALYTICS_ENABLED=False $(CLI) webchat $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+webchat: setup ## LLaMA-Factory's WebChat on 127.0.0.1:7860; RECIPE=yamls/webchat.yaml ARGS="--port 7861 key=value"
+	@$(PY) -m scripts.serve webchat $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
 
 api: setup ## an OpenAI-compatible server on 127.0.0.1:8000; RECIPE=yamls/webchat.yaml
-	API_HOST=127.0.0.1 API_VERBOSE=0 $(CLI) api $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+	@$(PY) -m scripts.serve api $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+
+chat: setup ## the chat page on 127.0.0.1:7863, with a server of its own; RECIPE=yamls/webchat.yaml ARGS=--compare
+	@$(PY) -m scripts.chat --recipe $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
 
 test: setup ## core tests, no network, no GPU
 	$(PY) -m pytest $(ARGS)
