@@ -74,7 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {**NO_UNSLOTH, **batch(4, 12)},
     "original": {"group_by_length": False, **batch(24, 2)},
     "ours": {"limit": 22},
-    "ours, every record 2048 tokens": {"limit": 22, "every": 2048},
+    "ours at 2048 tokens": {"limit": 22, "every": 2048},
     "no group_by_length": {"group_by_length": False},
     "batch 24 by length": {**batch(24, 2), "limit": 22},
     "batch 8 by length": batch(8, 6),
@@ -270,7 +270,7 @@ def check_packing(args: argparse.Namespace, work: Path) -> None:
 
 def commit() -> str | None:
     """This checkout's commit; a lent machine has no checkout, and is told by MEDCOT_COMMIT."""
-    return git_commit() or os.environ.get("MEDCOT_COMMIT")
+    return os.environ.get("MEDCOT_COMMIT") or git_commit()
 
 
 def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str, Any]:
