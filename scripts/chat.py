@@ -168,6 +168,7 @@ class Page:
             if refusal := talk.refusal(question, self.limit):
                 gr.Warning(refusal, title="", duration=None)
             if refusal or talk.busy() or not question:
+                yield self.show(talk)  # a generator that yields nothing would empty every output
                 return
             asked = {side: server for side, server in self.servers.items() if both or side == "tuned"}
             async with aclosing(ask(asked, talk, question, budget)) as looks:
