@@ -65,13 +65,13 @@ def differences(rows: list[tuple[str, float, list[float] | None, bool]], xlabel:
     return _picture(draw, size=(7.2, 1.1 + 0.36 * len(rows)))
 
 
+Point = tuple[Any, float, list[float] | None]  # x, y, 95% interval
+
+
 def curves(
-    panels: dict[str, dict[str, list[tuple[Any, float, list[float] | None]]]],
-    xlabel: str,
-    ylabel: str,
-    marks: dict[str, float] | None = None,
+    panels: dict[str, dict[str, list[Point]]], xlabel: str, ylabel: str, marks: dict[str, float] | None = None
 ) -> bytes:
-    """One panel per title, in it a line of (x, y, 95% interval) per model; ``marks``: a panel's chance level."""
+    """One panel per title, in it a line of points per model; ``marks``: a panel's chance level."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
 
@@ -92,3 +92,24 @@ def curves(
             axis.legend(frameon=False, fontsize=8)
 
     return _picture(draw, columns, (max(7.2, 3.6 * columns), 3.3 * rows), rows)
+
+
+def _lines(cells: dict[str, dict], value: str, scale: float = 1) -> dict[str, list[Point]]:
+    """Model → points, from x → base/tuned cells."""
+    return {
+        name: [(x, c[name][value] * scale, [end * scale for end in c[name]["ci95"] or ()]) for x, c in cells.items()]
+        for name in COLOURS
+        if all(name in cell for cell in cells.values())
+    }
+
+
+def budgets(tasks: dict[str, dict]) -> bytes:
+    """Accuracy against thinking budget, a panel per benchmark, with the chance level."""
+    panels = {task: _lines(about["budgets"], "acc", 100) for task, about in tasks.items()}
+    marks = {task: about["chance"] * 100 for task, about in tasks.items()}
+    return curves(panels, "budget (tokens)", "accuracy (%)", marks)
+
+
+def lengths(cells: dict[str, dict]) -> bytes:
+    """Perplexity against the length of the response."""
+    return curves({"": _lines(cells, "ppl")}, "response length (tokens)", "perplexity")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from scripts.common import UserError
-from scripts.evaluate import accuracy, model_card, sections
+from scripts.evaluate import accuracy, model_card, report
 from scripts.evaluate.report import write_report
 from scripts.evaluate.review import pair_key
 
@@ -42,13 +42,13 @@ def folder(tmp_path):
 
 
 def test_a_failed_control_stands_on_top_and_a_gain_is_a_gain(folder):
-    first = sections.build(folder)[0]
-    assert first.en == "Read this first"
-    alerts = [block for block in first.blocks if block[0] == "alert"]
-    assert len(alerts) == 1, "uninformative is not failed"
-    assert "base_against_itself" in alerts[0][1]
     write_report(folder)
     text = (folder / "report.md").read_text()
+    first = text.split("\n## ")[1]
+    assert first.startswith("Read this first")
+    alerts = [line for line in first.splitlines() if line.startswith("**⚠ ")]
+    assert len(alerts) == 1, "uninformative is not failed"
+    assert "base_against_itself" in alerts[0]
     assert text.index("Negative control failed") < text.index("Before and after")
     assert "| accuracy: medcot_en (%) | 10 | 20.0 [" in text
     assert "| 0.016 | gain |" in text  # 7 gained, 0 lost: 2 * 0.5**7
@@ -83,7 +83,7 @@ def test_the_page_is_self_contained_and_escapes_what_models_said(folder):
     ],
 )
 def test_verdict(difference, better, word):
-    assert sections.verdict(difference, better) == word
+    assert report.verdict(difference, better) == word
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_votes_and_agreement_with_the_judge(folder):
     (folder / "votes.jsonl").write_text("".join(json.dumps(vote) + "\n" for vote in votes))
     rows = [{"id": f"p{i}", "outcome": outcome} for i, outcome in enumerate(judged)]
     (folder / "pairwise_samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = sections.human_votes(folder)
+    found = report.human_votes(folder)
     assert found["counts"] == {"tuned": 2, "base": 1, "tie": 1, "unscored": 1}
     assert found["win_rate"]["value"] == pytest.approx(2.5 / 4)
     # three pairs decided by both; 2 of 3 agree; by chance (2*1 + 1*2)/9 = 4/9; kappa = (6/9 - 4/9)/(5/9)
