@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import AsyncIterator
@@ -103,8 +104,11 @@ class Page:
         warnings.filterwarnings("ignore", message=".*Gradio 6")  # 5 is pinned
         self.servers, self.limit = servers, limit
         theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"])
-        files = {"css": (FILES / "page.css").read_text(), "head": f"<script>{(FILES / 'page.js').read_text()}</script>"}
-        with gr.Blocks(title="MedCoT", theme=theme, analytics_enabled=False, fill_height=True, **files) as self.blocks:
+        # Not css=: Gradio would put its own prefix before each selector.
+        style, code = (FILES / "page.css").read_text(), (FILES / "page.js").read_text()
+        head = f"<style>{style}</style><script>{code}</script>"
+        self.blocks = gr.Blocks(title="MedCoT", theme=theme, head=head, analytics_enabled=False, fill_height=True)
+        with self.blocks:
             self.layout(gr)
             for part, words in self.words("en").items():  # what is seen until the browser's language is known
                 vars(part).update(words)
@@ -138,10 +142,9 @@ class Page:
     def words(self, language: str) -> dict:
         """Updates that put every label into a language."""
         words = TEXTS[language]
-        shown = {
-            getattr(self, key): {"value": words[key]} for key in ("notice", "shade", "send", "stop", "new", "save")
-        }
-        shown |= {getattr(self, key): {"label": words[key]} for key in ("question", "compare", "budget")}
+        values, labels = ("notice", "shade", "send", "stop", "new", "save"), ("question", "compare", "budget")
+        shown = {getattr(self, key): {"value": words[key]} for key in values}
+        shown |= {getattr(self, key): {"label": words[key]} for key in labels}
         for side, pane in self.panes.items():
             shown[pane] = {"label": f"{words[side]} · {self.servers[side].model}", "placeholder": words["welcome"]}
         shown |= {button: {"value": text} for button, text in zip(self.examples, words["examples"], strict=True)}
@@ -153,11 +156,9 @@ class Page:
         import gradio as gr
 
         shown = {pane: {"value": talk.bubbles(side)} for side, pane in self.panes.items()}
-        shown |= {button: {"visible": not talk.turns} for button in self.examples} | {
-            self.warning: {"value": talk.alarm()}
-        }
+        shown |= {button: {"visible": not talk.turns} for button in self.examples}
         shown |= {self.send: {"visible": not talk.busy()}, self.stop: {"visible": talk.busy()}}
-        words = words or {}
+        shown[self.warning], words = {"value": talk.alarm()}, words or {}
         return {part: gr.update(**shown.get(part, {}), **words.get(part, {})) for part in shown | words}
 
     def wire(self, gr: Any) -> None:
@@ -172,8 +173,9 @@ class Page:
                 return
             asked = {side: server for side, server in self.servers.items() if both or side == "tuned"}
             async with aclosing(ask(asked, talk, question, budget)) as looks:
+                yield {self.question: ""}
                 async for _ in looks:
-                    yield {self.question: ""} | self.show(talk)
+                    yield self.show(talk)
 
         def halt(talk: Talk) -> None:
             for turn in talk.turns[-1:]:
@@ -205,9 +207,8 @@ class Page:
         browsers = "(_, talk) => [navigator.language.startsWith('zh') ? 'zh' : 'en', talk]"
         self.blocks.load(translate, *both, js=browsers, queue=False, **quiet)
         self.shade.click(None, js="() => document.body.classList.toggle('dark')")
-        self.save.click(saved, self.talk, self.saved, queue=False, **quiet).then(
-            None, self.saved, js="saveConversation"
-        )
+        written = self.save.click(saved, self.talk, self.saved, queue=False, **quiet)
+        written.then(None, self.saved, js="saveConversation")
 
 
 def find_servers(args: argparse.Namespace, stack: ExitStack) -> dict[str, Server]:
@@ -245,6 +246,9 @@ def main() -> None:
     password, loopback = os.environ.get("MEDCOT_CHAT_PASSWORD"), args.host in LOOPBACK
     if not loopback and not password:
         raise UserError(f"--host {args.host} lets other machines in: set MEDCOT_CHAT_PASSWORD first")
+    with socket.socket() as probe:
+        if probe.connect_ex((args.host, args.port)) == 0:
+            raise UserError(f"port {args.port} is in use; choose another one with --port")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the servers started here end too
     with ExitStack() as stack:
         launch(Page(find_servers(args, stack), args.max_chars).blocks, args.host, args.port, password)

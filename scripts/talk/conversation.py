@@ -96,7 +96,7 @@ class Talk:
                 key = "thought" if closed else "unfinished" if reply.done else "thinking"
                 # Gradio opens a fold whose status is not "done".
                 title = {"title": words[key].format(s=reply.seconds()), "status": "done"}
-                shown.append({"role": "assistant", "content": as_html(thought) or "…", "metadata": title})
+                shown.append({"role": "assistant", "content": html.escape(thought) or "…", "metadata": title})
             key = reply.note or ("" if answer else "empty" if reply.done else "" if reply.text else "waiting")
             note = f"<p><em>{words[key].format(s=reply.seconds())}</em></p>" if key else ""
             if answer or note:

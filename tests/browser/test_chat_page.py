@@ -148,7 +148,9 @@ def test_the_thought_is_folded_and_apart_while_it_streams(site, visit, script):
     fold.locator(".title").click()
     fold.get_by_text("long thought").wait_for()
     before = fold.inner_text()
+    page.locator("#question textarea").fill("the next question")
     page.get_by_text("long answer").first.wait_for()
+    assert page.locator("#question textarea").input_value() == "the next question", "streaming leaves it alone"
     assert len(fold.inner_text()) > len(before), "it stays open and grows"
     assert re.match(r"Thought for \d+ s", fold.inner_text())
     assert "long answer" not in fold.inner_text()
@@ -239,6 +241,18 @@ def test_text_that_looks_like_markup_stays_text(site, visit, attack):
     assert page.locator("#tuned .user").first.inner_text() == attack
     if "</think>" not in attack:
         assert page.locator("#tuned .bot").first.inner_text().count(attack[:20]) == 2
+
+
+def test_a_closed_tab_hangs_up(site, visit, script):
+    page, broken = visit(site.url), script.broken
+    send(page, "a long question")
+    page.get_by_text(re.compile(r"^Thinking… \d+ s$")).first.wait_for()
+    page.goto("about:blank")
+    for _ in range(100):
+        if script.broken == broken + 2:
+            break
+        time.sleep(0.1)
+    assert script.broken == broken + 2
 
 
 def test_a_server_that_dies_is_a_message_and_the_page_recovers(visit, tmp_path):
