@@ -152,8 +152,8 @@ class ServerEngine:
         return [piece.text for piece in self.generate(prompts, 8, {}, 0)]
 
 
-def in_parallel(work: Callable[[Any], None], jobs: list[Any], workers: int) -> Iterator[None]:
-    """Do the jobs, several at once where ``workers`` allows; after an error those not begun are left."""
+def in_parallel(work: Callable[[Any], Any], jobs: list[Any], workers: int) -> Iterator[Any]:
+    """The jobs' results in order, several at once where ``workers`` allows; once closed, those not begun are left."""
     from concurrent.futures import ThreadPoolExecutor
 
     if workers == 1:  # in this very thread: torch's number of threads is a setting of the thread

@@ -6,23 +6,18 @@ reasoning; anything else is unscored, and so is a text that was cut off. It is s
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from scripts.common import THINK_CLOSE, UserError, file_hash
+from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash
 from scripts.evaluate.answers import split_reasoning
 from scripts.evaluate.client import Client, Fault
-from scripts.evaluate.models import MODELS, Store, Subject, key_of
-from scripts.evaluate.stats import is_gain, mcnemar_exact, paired_difference, proportion_ci
+from scripts.evaluate.engine import LocalEngine, in_parallel
+from scripts.evaluate.models import MODELS, Store, key_of
+from scripts.evaluate.stats import compare, mcnemar_exact, paired_difference
 
 PROMPTS = Path(__file__).with_name("prompts")
 NO_ANSWER = "(no answer)"
@@ -64,8 +59,6 @@ def ask_all(requests: list[dict[str, Any]], judge: Judge, identity: dict, store:
 
     A request that fails for good is not stored, so that a rerun asks it again; after three in a row the run stops.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from tqdm import tqdm
 
     keys = [key_of(identity, request["kind"], request["prompt"]) for request in requests]
@@ -79,26 +72,24 @@ def ask_all(requests: list[dict[str, Any]], judge: Judge, identity: dict, store:
         except Fault as fault:
             return fault
 
-    with ThreadPoolExecutor(workers) as pool:
-        for begin in tqdm(range(0, len(missing), workers), desc="judge", unit="batch"):
-            batch = missing[begin : begin + workers]
-            for i, said in zip(batch, pool.map(ask, batch), strict=True):
-                if isinstance(said, Fault):
-                    failed[keys[i]], in_a_row = str(said), in_a_row + 1
-                    continue
-                in_a_row = 0
-                about = {name: value for name, value in requests[i].items() if name != "prompt"}
-                verdict = read_verdict(said, requests[i]["kind"])
-                store.add([{"key": keys[i], **about, "verdict": verdict, "text": said}])
-            if in_a_row >= 3:
+    with closing(in_parallel(ask, missing, workers)) as answers:
+        for i, said in zip(missing, tqdm(answers, "judge", len(missing), unit="request"), strict=True):
+            in_a_row = in_a_row + 1 if isinstance(said, Fault) else 0
+            if in_a_row == 3:
                 raise UserError(f"the judge failed three times in a row ({said}); mend it and run again")
+            if isinstance(said, Fault):
+                failed[keys[i]] = str(said)
+                continue
+            about = {name: value for name, value in requests[i].items() if name != "prompt"}
+            verdict = read_verdict(said, requests[i]["kind"])
+            store.add([{"key": keys[i], **about, "verdict": verdict, "text": said}])
     return [
         {**store.rows[key], "error": None} if key in store.rows else {"verdict": None, "error": failed[key]}
         for key in keys
     ]
 
 
-def pairwise(pairs: list[dict], judge: Judge, identity: dict, store: Store) -> list[dict]:
+def pairwise(pairs: list[dict], judge: Judge, identity: dict, store: Store, workers: int = 4) -> list[dict]:
     """Outcome of each pair {"id", "lang", "question", "reference", "base", "tuned"} (texts of the final answers)."""
     requests = []
     for pair in pairs:
@@ -106,26 +97,26 @@ def pairwise(pairs: list[dict], judge: Judge, identity: dict, store: Store) -> l
             shown = {"first": pair[first] or NO_ANSWER, "second": pair[second] or NO_ANSWER}
             prompt = prompt_for("pairwise", question=pair["question"], reference=pair["reference"], **shown)
             requests.append({"kind": "pairwise", "id": pair["id"], "order": order, "prompt": prompt})
-    said = ask_all(requests, judge, identity, store)
+    said = ask_all(requests, judge, identity, store, workers)
     rows = []
     for pair, forward, backward in zip(pairs, said[::2], said[1::2], strict=True):
-        outcome = combine(forward["verdict"], backward["verdict"])
-        about = {"forward": forward["verdict"], "backward": backward["verdict"], "outcome": outcome}
-        rows.append({**pair, **about, "error": forward["error"] or backward["error"]})
+        verdicts = {"forward": forward["verdict"], "backward": backward["verdict"]}
+        error = forward["error"] or backward["error"]
+        rows.append({**pair, **verdicts, "outcome": combine(*verdicts.values()), "error": error})
     return rows
 
 
-def freeform(answers: list[dict], judge: Judge, identity: dict, store: Store) -> list[dict]:
+def freeform(answers: list[dict], judge: Judge, identity: dict, store: Store, workers: int = 4) -> list[dict]:
     """Each answer {"id", "model", "lang", "question", "reference", "answer"} with ``equivalent``: True, False, None.
 
     An empty answer is different without asking.
     """
-    asked = [answer for answer in answers if answer["answer"].strip()]
     requests = []
-    for answer in asked:
-        prompt = prompt_for("freeform", **{name: answer[name] for name in ("question", "reference", "answer")})
-        requests.append({"kind": "freeform", "id": answer["id"], "model": answer["model"], "prompt": prompt})
-    said = iter(ask_all(requests, judge, identity, store))
+    for answer in answers:
+        if answer["answer"].strip():
+            prompt = prompt_for("freeform", **{name: answer[name] for name in ("question", "reference", "answer")})
+            requests.append({"kind": "freeform", "id": answer["id"], "model": answer["model"], "prompt": prompt})
+    said = iter(ask_all(requests, judge, identity, store, workers))
     rows = []
     for answer in answers:
         row = next(said) if answer["answer"].strip() else {"verdict": "different", "error": None}
@@ -142,6 +133,11 @@ def judge_from(client: Client, max_tokens: int = 1024) -> Judge:
         return ("<think>" if said["finish"] == "length" and "</think>" not in said["text"] else "") + said["text"]
 
     return ask
+
+
+def self_judge(engine: LocalEngine, max_tokens: int = 48) -> Judge:
+    """The evaluated model as its own judge: shows that the path works, not which model is better."""
+    return lambda prompt: THINK_OPEN + engine.generate([engine.prompt(prompt)], max_tokens, {}, 0)[0].text
 
 
 def reference_of(record: dict) -> str:
@@ -162,67 +158,27 @@ def win_rate(scores: list[float], pairs: list[str], seed: int = 42) -> dict[str,
 
 def summarise_pairs(rows: list[dict], seed: int = 42) -> dict[str, Any]:
     """Counts, and the tuned model's win rate (a tie is half a win) over the scored pairs."""
-    counts = {name: sum(row["outcome"] == name for row in rows) for name in ("tuned", "base", "tie", "unscored")}
     scored = [row for row in rows if row["outcome"] in SCORES]
     first = [row[order] == "A" for row in rows for order in ("forward", "backward") if row[order] in ("A", "B")]
-    disagree = sum(combine(row["forward"], row["backward"]) == "tie" != row["forward"] for row in rows)
     return {
-        **{"counts": counts, "n": len(rows), "errors": sum(row["error"] is not None for row in rows)},
+        "counts": {name: sum(row["outcome"] == name for row in rows) for name in ("tuned", "base", "tie", "unscored")},
+        "n": len(rows),
+        "errors": sum(row["error"] is not None for row in rows),
         "win_rate": win_rate([SCORES[row["outcome"]] for row in scored], [row["id"] for row in scored], seed),
-        **{"orders_disagree": disagree, "first_preferred": sum(first) / len(first) if first else None},
+        "orders_disagree": sum(row["outcome"] == "tie" != row["forward"] for row in rows),
+        "first_preferred": sum(first) / len(first) if first else None,
     }
 
 
 def summarise_freeform(rows: list[dict], seed: int = 42) -> dict[str, Any]:
     """Share of answers equivalent to the reference per model, over all scored answers, and the paired difference."""
-    result: dict[str, Any] = {}
     verdicts = {name: {row["id"]: row["equivalent"] for row in rows if row["model"] == name} for name in MODELS}
-    for name, mine in verdicts.items():
-        scored = [value for value in mine.values() if value is not None]
-        if mine:
-            acc = sum(scored) / len(scored) if scored else None
-            result[name] = {"acc": acc, "n": len(scored), "ci95": proportion_ci(sum(scored), len(scored))}
-            result[name]["unscored"] = 1 - len(scored) / len(mine)
-    both = [k for k in verdicts["base"] if verdicts["base"][k] is not None and verdicts["tuned"].get(k) is not None]
-    if verdicts["tuned"]:
-        base, tuned = ([verdicts[name][k] for k in both] for name in MODELS)
-        difference = paired_difference(base, tuned, seed=seed) | mcnemar_exact(base, tuned)
-        result["difference"] = difference | {"gain": is_gain(difference["ci95"], difference["p"])}
+    scored = {
+        name: {key: value for key, value in mine.items() if value is not None}
+        for name, mine in verdicts.items()
+        if mine
+    }
+    result = compare(scored, seed=seed)
+    for name, mine in scored.items():
+        result[name]["unscored"] = 1 - len(mine) / len(verdicts[name])
     return result
-
-
-@contextmanager
-def local_judge(subject: Subject, log: Path) -> Iterator[Client]:
-    """Serve the tuned model by ``llamafactory-cli api`` on 127.0.0.1 while the context lasts; yields a client of it.
-
-    A model judging itself shows that the path works, not which model is better: the report says so.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    key = secrets.token_hex(16)
-    env = os.environ | {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_KEY": key, "API_VERBOSE": "0"}
-    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # a tiny model, beside the one being evaluated
-    command = [str(Path(sys.executable).with_name("llamafactory-cli")), "api", "--model_name_or_path", subject.model]
-    command += ["--template", subject.template, "--infer_dtype", subject.precision["dtype"]]
-    if subject.adapter:
-        command += ["--adapter_name_or_path", subject.adapter, "--finetuning_type", "lora"]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as stream:
-        server = subprocess.Popen(command, env=env, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        _await_server(server, port, log)
-        yield Client(f"http://127.0.0.1:{port}/v1", "tuned model itself", api_key=key)
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _await_server(server: subprocess.Popen, port: int, log: Path, seconds: float = 180) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    raise UserError(f"llamafactory-cli api did not start; its log is {log}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scripts.evaluate.engine import R1_SAMPLING, Thinker
 from scripts.evaluate.instructions import load_prompts
 from scripts.evaluate.models import Store, Subject, find_subject
 
+INSTRUCTIONS = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")
 SMALL = 200 * 2**20  # bytes of weights; below it this is the demo's model and a few minutes must do
 DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
     True: {"budgets": (16, 32, 64), "answer_tokens": 32, "limit": 24, "batch": 32},
@@ -25,10 +25,10 @@ DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
 class Plan:
     """What will be evaluated, checked: models, files and settings."""
 
+    options: argparse.Namespace
     run: dict[str, Any]
-    out: Path
-    engine: str
-    subject: Subject | None
+    subject: Subject | None  # None: a server's models
+    small: bool
     benchmarks: list[Path]
     records: list[dict]
     instructions: list[dict]
@@ -38,33 +38,30 @@ class Plan:
     batch: int
     seeds: tuple[int, ...]
     sampling: dict[str, Any]
-    cutoff_len: int
-    options: argparse.Namespace
-    small: bool
     engines: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def judges_itself(self) -> bool:
-        """Without a judge the demo's model judges itself, which tests the path and informs about nothing else."""
-        return self.small and not self.options.judge_url
+    def __post_init__(self) -> None:
+        self.out = ROOT / self.run["out"]
+        self.store = Store(self.out / "generations.jsonl")
+        # Without a judge the demo's model judges itself, which tests the path and informs about nothing else.
+        self.judges_itself = self.small and not self.options.judge_url
 
-    def thinkers(
-        self, budgets: tuple[int, ...], seed: int, file: str = "generations.jsonl"
-    ) -> Iterator[tuple[str, Thinker]]:
-        """One Thinker per model, all with the same settings and one store."""
-        store = Store(self.out / file)
-        for name, engine in self.engines.items():
-            yield name, Thinker(engine, store, budgets, self.answer_tokens, self.sampling, seed)
+    def thinker(self, engine: Any, seed: int, budgets: tuple[int, ...] = (), store: Store | None = None) -> Thinker:
+        """What asks one model; the same settings for all of them."""
+        about = (budgets or self.budgets, self.answer_tokens, self.sampling, seed)
+        return Thinker(engine, store or self.store, *about)
 
     def settings(self) -> dict[str, Any]:
         """What determines the numbers, for the JSON files and the report."""
+        engines = self.engines.values()
+        prefill = all(engine.prefill for engine in engines)
         return {
-            "engine": self.engine,
+            "engine": self.options.engine,
             "models": {name: engine.identity for name, engine in self.engines.items()},
             "prompt": "the template's turn, then <think> opened for both models"
-            if all(engine.prefill for engine in self.engines.values())
+            if prefill
             else "the server's own chat template (no prefill, so no thinking budget)",
-            "prompt_frame": next(iter(self.engines.values())).prompt("{question}"),
+            "prompt_frame": next(iter(engines)).prompt("{question}"),
             "task_hash": file_hash(accuracy.TASKS / "choice.yaml"),
             "budgets": self.budgets,
             "answer_tokens": self.answer_tokens,
@@ -72,23 +69,20 @@ class Plan:
             "seeds": self.seeds,
             "limit": self.limit,
             "batch": self.batch,
-            "benchmarks": accuracy.benchmark_hashes(self.benchmarks),
+            "benchmarks": {path.name: file_hash(path) for path in self.benchmarks},
         }
 
 
 def newest_run() -> dict[str, str]:
     """The last finished LoRA run under saves/: its ``medcot.json``."""
-    finished = []
-    for path in (ROOT / "saves").glob("*/medcot.json"):
+    paths = sorted((ROOT / "saves").glob("*/medcot.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in paths:
         if (path.parent / "adapter_config.json").exists() and (path.parent / "train_results.json").exists():
-            finished.append((path.stat().st_mtime, path))
-    if not finished:
-        raise UserError(
-            "found no finished fine-tune under saves/: run `make demo` or `make train` first, "
-            "or name the models by --model DIR --adapter DIR"
-        )
-    path = max(finished)[1]
-    return {**read_json(path), "adapter_dir": str(path.parent.relative_to(ROOT))}
+            return {**read_json(path), "adapter_dir": str(path.parent.relative_to(ROOT))}
+    raise UserError(
+        "found no finished fine-tune under saves/: run `make demo` or `make train` first, "
+        "or name the models by --model DIR --adapter DIR"
+    )
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
@@ -122,14 +116,13 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_plan(options: argparse.Namespace) -> Plan:
     """Settle and check everything; raises UserError before any work."""
-    if options.engine == "server" and not (options.base_url and options.model):
+    local = options.engine == "hf"
+    if not local and not (options.base_url and options.model):
         raise UserError("--engine server needs --base-url http://HOST:PORT/v1 and --model NAME (tuned: --adapter NAME)")
     run = describe(options)
-    subject = None
-    if options.engine == "hf":
-        subject = find_subject(run["model"], run["adapter"], run["recipe"])
+    subject = find_subject(run["model"], run["adapter"], run["recipe"]) if local else None
     weights = sum(file.stat().st_size for file in Path(run["model"]).glob("*.safetensors"))
-    small = options.engine == "hf" and 0 < weights < SMALL
+    small = local and 0 < weights < SMALL
     default = DEFAULTS[small]
     benchmarks = [Path(path) for path in options.benchmarks or sorted((ROOT / "data/benchmarks").glob("*.jsonl"))]
     if not benchmarks:
@@ -143,22 +136,18 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if limit < 0:
         raise UserError(f"--limit: found {limit}, expected a number of items, or 0 for all of them")
     limit = limit or None
-    prompts = [row for lang in ("en", "zh") for row in load_prompts(ROOT / f"data/instructions_{lang}.jsonl")[:limit]]
     return Plan(
+        options=options,
         run=run,
-        out=ROOT / run["out"],
-        engine=options.engine,
         subject=subject,
+        small=small,
         benchmarks=benchmarks,
-        instructions=prompts,
         records=perplexity.read_records(run["test_file"]) if run.get("test_file") else [],
+        instructions=[row for path in INSTRUCTIONS for row in load_prompts(path)[:limit]],
         budgets=budgets or default["budgets"],
         answer_tokens=options.answer_tokens or default["answer_tokens"],
         limit=limit,
         batch=options.batch_size or default["batch"],
         seeds=tuple(options.seeds or [42]),
         sampling=R1_SAMPLING if options.sampling == "r1" else {},
-        cutoff_len=run["cutoff_len"],
-        options=options,
-        small=small,
     )

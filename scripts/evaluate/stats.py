@@ -6,7 +6,7 @@ Every function is deterministic: the same input and ``seed`` give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 RESAMPLES = 9999
@@ -134,6 +134,38 @@ def is_gain(ci95: Sequence[float] | None, p: float | None = None, better: int = 
     if not ci95 or (p is not None and p >= 0.05):
         return False
     return ci95[0] > 0 if better > 0 else ci95[1] < 0
+
+
+def compare(
+    scores: Mapping[str, Mapping[Hashable, float]],
+    name: str = "acc",
+    item: Callable[[Any], Hashable] = lambda key: key,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """Each model's share of right answers, and the difference tuned - base over the answers that both have.
+
+    ``scores``: model → answer's key → 0/1. ``item(key)``: the item that was answered, where seeds answer one several
+    times. Returns model → ``{name, "n" (items), "ci95"}``; ``difference`` also has p (exact McNemar where each item was
+    answered once, else from the clustered bootstrap) and ``gain``.
+    """
+    result: dict[str, Any] = {}
+    for model, mine in scores.items():
+        right, items = list(mine.values()), [item(key) for key in mine]
+        n = len(set(items))
+        if n == len(items):
+            interval = proportion_ci(int(sum(right)), n)
+        else:
+            interval = paired_difference([0] * len(right), right, items, seed)["ci95"]
+        result[model] = {name: sum(right) / len(right) if right else None, "n": n, "ci95": interval}
+    if {"base", "tuned"} <= scores.keys():
+        keys = [key for key in scores["base"] if key in scores["tuned"]]
+        base, tuned = ([scores[model][key] for key in keys] for model in ("base", "tuned"))
+        items = [item(key) for key in keys]
+        difference = paired_difference(base, tuned, items, seed)
+        if len(set(items)) == len(items):
+            difference |= mcnemar_exact(base, tuned)
+        result["difference"] = difference | {"gain": is_gain(difference["ci95"], difference["p"])}
+    return result
 
 
 def _bootstrap(columns: Sequence[Any], statistic: Any, seed: int) -> tuple[dict[str, Any], Any]:

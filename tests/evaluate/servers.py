@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Script:
@@ -81,3 +86,32 @@ def serve(script: Script) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def llamafactory_api(model: str, adapter: str, log: Path) -> Iterator[str]:
+    """Serve an adapter by ``llamafactory-cli api`` on 127.0.0.1 with the API key "key"; yields the base URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = os.environ | {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_KEY": "key", "API_VERBOSE": "0"}
+    command = [str(Path(sys.executable).with_name("llamafactory-cli")), "api", "--model_name_or_path", model]
+    command += ["--adapter_name_or_path", adapter, "--finetuning_type", "lora", "--template", "deepseekr1"]
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [*command, "--infer_dtype", "float32"],
+            env=env | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        for _ in range(360):
+            assert server.poll() is None, log.read_text()
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(30)

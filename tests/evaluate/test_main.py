@@ -15,7 +15,8 @@ import pytest
 
 from scripts.common import ROOT, UserError
 from scripts.evaluate import plan
-from tests.evaluate.servers import Script, serve
+from scripts.evaluate.client import Client
+from tests.evaluate.servers import Script, llamafactory_api, serve
 from tests.evaluate.test_accuracy import write_benchmark
 from tests.evaluate.tiny import build_tiny, write_records
 
@@ -155,13 +156,11 @@ def test_the_judge_path_against_llamafactorys_own_server(tmp_path):
     from scripts.evaluate.report import write_report
     from tests.evaluate.test_judge import pair
 
-    base, adapter = build_tiny(tmp_path)
-    subject = models.Subject(base, adapter, precision={"bits": None, "dtype": "float32"})
-    with judge.local_judge(subject, tmp_path / "judge.log") as client:
+    with llamafactory_api(*build_tiny(tmp_path), tmp_path / "judge.log") as url:
+        client = Client(url, "tuned", "key")
         rows = judge.pairwise(
             [pair(i) for i in range(3)], judge.judge_from(client, 8), {}, models.Store(tmp_path / "v.jsonl")
         )
-        port = int(client.base_url.split(":")[2].split("/")[0])
     result = judge.summarise_pairs(rows)
     assert result["counts"]["unscored"] == 3
     assert not client.faults
@@ -171,7 +170,18 @@ def test_the_judge_path_against_llamafactorys_own_server(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "0 of 3 pairs could be scored" in text
     assert "UNINFORMATIVE" in text
-    import socket
 
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)), "the server was stopped"
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_model_that_judges_itself_is_asked_in_both_orders_and_resumes(tmp_path, monkeypatch):
+    from scripts.evaluate import engine, judge, models
+    from tests.evaluate.test_judge import pair
+
+    subject = models.Subject(*build_tiny(tmp_path), precision={"bits": None, "dtype": "float32"})
+    ask, store = judge.self_judge(engine.LocalEngine(subject, "tuned"), 8), models.Store(tmp_path / "v.jsonl")
+    rows = judge.pairwise([pair(i) for i in range(2)], ask, {}, store, workers=1)
+    assert [row["outcome"] for row in rows] == ["unscored"] * 2, "a cut-off text is no verdict"
+    assert len(store.rows) == 4
+    monkeypatch.setattr(engine.LocalEngine, "generate", lambda *_: pytest.fail("asked again"))
+    assert judge.pairwise([pair(i) for i in range(2)], ask, {}, store, workers=1) == rows
