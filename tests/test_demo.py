@@ -38,10 +38,10 @@ def overrides(tmp_path, tiny_model) -> list[str]:
     return [*paths, "cutoff_len=256", "num_train_epochs=2", "logging_steps=1", "plot_loss=false"]
 
 
-def train(overrides: list[str], **more: str) -> str:
-    """Run the real trainer on the CPU recipe; returns what it printed."""
+def train(overrides: list[str], recipe: str = RECIPE, **more: str) -> str:
+    """Run the real trainer on a CPU recipe; returns what it printed."""
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "INFO"} | more
-    done = subprocess.run([*demo.TRAIN, RECIPE, *overrides], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([*demo.TRAIN, recipe, *overrides], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr + done.stdout
 
@@ -51,6 +51,7 @@ def test_two_processes_train_one_adapter(tmp_path, overrides):
     """DDP over gloo, as a host with several GPUs starts it: half the steps, since the batch doubles."""
     printed = train(
         [*overrides, "packing=false", "neat_packing=false"],
+        "examples/qlora_cpu_ddp.yaml",
         **{"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"},
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )

@@ -240,11 +240,16 @@ def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, 
 
 
 def with_ratios(rows: list[dict]) -> list[dict]:
-    """Add each row's ratio to plain and to original of the same shape, GPUs and machine, where those are known."""
+    """Add each row's ratio to plain and to original of the same shape, GPUs, machine and commit, where those are known.
+
+    The same commit stands for the same loan of a machine: hosts of one kind differ by up to 45% in ``plain``.
+    """
     for row in rows:
         for name in ("plain", "original"):
             same = [
-                r for r in rows if r["variant"] == name and all(r[k] == row[k] for k in ("shape", "gpus", "machine"))
+                r
+                for r in rows
+                if r["variant"] == name and all(r[k] == row[k] for k in ("shape", "gpus", "machine", "commit"))
             ]
             known = "tokens_per_s" in row and same and "tokens_per_s" in same[0]
             row[f"ratio_to_{name}"] = round(row["tokens_per_s"] / same[0]["tokens_per_s"], 3) if known else None

@@ -1,0 +1,77 @@
+"""Write the tables of examples/README.md from docs/bench_train.json: ``python -m scripts.bench.table``.
+
+Everything outside of the two markers ``<!-- NAME -->`` … ``<!-- /NAME -->`` of a table is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from scripts.bench.train import SHAPES
+from scripts.common import ROOT, UserError, read_json, run_main, write_text
+from scripts.memory import predict_peak_gib
+
+HEAD = ("real tokens/s", "25,000 records", "reserved", "needed", "predicted", "padding", "MFU", "x plain", "x original")
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A measured row's figures in the order of HEAD, or why there are none."""
+    if "error" in row:
+        out_of_memory = "OutOfMemoryError" in " ".join(row.get("log_tail", []))
+        return [f"out of memory at {row['limit_gib']} GiB" if out_of_memory else "failed", *[""] * (len(HEAD) - 1)]
+    predicted = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"])
+    ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("ratio_to_plain", "ratio_to_original")]
+    return [
+        f"{row['tokens_per_s']:,.0f}",
+        f"{row['hours_25k']:.2f} h",
+        f"{row['reserved_gib']:.1f} GiB",
+        f"{row['allocated_gib']:.1f} GiB",
+        f"{predicted['total'] - predicted['CUDA context']:.1f} GiB",
+        f"{row['padding_share']:.1%}",
+        f"{row['mfu']:.0%}" if row["mfu"] else "",
+        *ratios,
+    ]
+
+
+def table(rows: list[dict[str, Any]], name: str) -> str:
+    """A Markdown table of ``rows``; ``name`` heads the first column."""
+    head = [name, "shape", "batch", *HEAD]
+    lines = [head, ["---"] * 3 + ["---:"] * len(HEAD)]
+    for row in rows:
+        recipe = row["recipe"]
+        batch = f"{recipe['per_device_train_batch_size']} x {recipe['gradient_accumulation_steps']}"
+        lines.append(
+            [row["variant"], row["shape"], batch + (f" x {row['gpus']} GPUs" * (row["gpus"] > 1)), *cells(row)]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill(text: str, name: str, content: str, path: Path) -> str:
+    """``text`` with ``content`` between the markers of ``name``."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+    if not pattern.search(text):
+        raise UserError(f"{path}: expected the markers <!-- {name} --> and <!-- /{name} -->, found none; put them back")
+    return pattern.sub(lambda found: found[1] + content + "\n" + found[2], text)
+
+
+def filled(text: str, rows: list[dict[str, Any]], path: Path) -> str:
+    """``text`` with the tables of the recipes in examples/ and of the variants made from ``rows``."""
+    recipes = [row for row in rows if (ROOT / "examples" / f"{row['variant']}.yaml").exists()]
+    variants = sorted((row for row in rows if row not in recipes), key=lambda row: -row.get("tokens_per_s", 0))
+    linked = [row | {"variant": f"[{row['variant']}.yaml]({row['variant']}.yaml)"} for row in recipes]
+    return fill(fill(text, "recipes", table(linked, "recipe"), path), "variants", table(variants, "variant"), path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figures", type=Path, default=ROOT / "docs/bench_train.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "examples/README.md")
+    args = parser.parse_args()
+    write_text(args.out, filled(args.out.read_text(encoding="utf-8"), read_json(args.figures), args.out))
+
+
+if __name__ == "__main__":
+    run_main(main)

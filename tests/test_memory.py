@@ -1,0 +1,50 @@
+"""The memory prediction against every run that was measured on a GPU, and its answers to users."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.bench.train import SHAPES
+from scripts.common import UserError
+from scripts.memory import predict_peak_gib
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = json.loads((ROOT / "docs/bench_train.json").read_text())
+MEASURED = [row for row in ROWS if "error" not in row]
+
+
+def predicted(row: dict, **changes: int) -> float:
+    parts = predict_peak_gib(row["recipe"] | changes, SHAPES[row["shape"]], row["longest"])
+    return parts["total"] - parts["CUDA context"]
+
+
+def test_the_main_variants_were_measured():
+    assert {"plain", "original", "ours"} <= {row["variant"] for row in MEASURED}
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['variant']}@{row['shape']}")
+def test_prediction_is_within_a_tenth_of_what_was_measured(row):
+    assert predicted(row) == pytest.approx(row["allocated_gib"], rel=0.1)
+
+
+def test_a_run_that_ran_out_of_memory_was_predicted_to():
+    failed = [row for row in ROWS if "OutOfMemoryError" in " ".join(row.get("log_tail", []))]
+    assert failed
+    for row in failed:
+        assert predicted(row) > row["limit_gib"] - 0.5, row["variant"]
+
+
+def test_more_of_anything_needs_more():
+    ours = next(row for row in MEASURED if row["variant"] == "ours")
+    for more in ({"lora_rank": 64}, {"per_device_train_batch_size": 64}, {"quantization_bit": 8}):
+        assert predicted(ours, **more) > predicted(ours)
+    parts = [predict_peak_gib(ours["recipe"], SHAPES["7b"], longest)["total"] for longest in (512, 1356, None)]
+    assert parts == sorted(set(parts)), "without the longest record known, cutoff_len is taken"
+
+
+def test_a_config_of_another_kind_is_refused():
+    with pytest.raises(UserError, match="hidden_size"):
+        predict_peak_gib({}, {"model_type": "mamba"})
