@@ -186,11 +186,11 @@ def corpus(size: int, seed: int, items: list[dict], pools: dict, reasoning: floa
         yield row, truth
 
 
-def write_corpus(path: Path, size: int, items: list[dict], pools: dict, reasoning: float) -> list[dict]:
+def write_corpus(path: Path, size: int, seed: int, items: list[dict], pools: dict, reasoning: float) -> list[dict]:
     """Write the rows as JSON lines; their truth, line by line."""
     truths = []
     with path.open("w", encoding="utf-8") as file:
-        for row, truth in corpus(size, 1, items, pools, reasoning):
+        for row, truth in corpus(size, seed, items, pools, reasoning):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             truths.append(truth)
     return truths
@@ -282,17 +282,20 @@ def ours(path: Path, out: Path, benchmarks: Path, tokenizer: str, processes: int
     return figures | {"quality": quality(truths, rejected, kept)}
 
 
-def measure(size: int, work: Path, tokenizer: str, processes: int, peers: bool, reasoning: float) -> dict:
+def measure(size: int, args: argparse.Namespace, tokenizer: str) -> dict:
     """Everything for one size, in one run."""
+    work, processes = args.work, args.num_proc
     items, free = benchmark_items(work / "benchmarks")
     path = work / f"corpus_{size}.jsonl"
-    truths = write_corpus(path, size, items, sentences(free), reasoning)
-    base = measured([sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", tokenizer])
+    truths = write_corpus(path, size, args.seed, items, sentences(free), args.reasoning)
+    base = measured(
+        [sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", args.tokenizer]
+    )
     own = ours(path, work / "out", work / "benchmarks", tokenizer, processes, truths)
     result = {"records": size, "corpus_mib": path.stat().st_size >> 20, "floor": base} | own
     result["times_floor"] = {key: round(own[key] / base[key], 2) for key in ("seconds", "cpu_s")}
     result["ms_per_record"] = {key: round(1000 * own[key] / size, 4) for key in ("seconds", "cpu_s")}
-    if peers:
+    if not args.no_peers:
         from scripts.bench import prepare_peers
 
         result["peers"] = prepare_peers.measure(path, work, processes, truths)
@@ -311,6 +314,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/medcot-bench-prepare"), help="folder for corpora")
     parser.add_argument("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
     parser.add_argument("--reasoning", type=float, default=1, help="length of the reasoning (default: 1, real length)")
+    parser.add_argument("--seed", type=int, default=1, help="of the corpora; the thresholds were set on 1 (default: 1)")
     parser.add_argument("--no-peers", action="store_true", help="leave datatrove and the 8-gram script out")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--floor", help=argparse.SUPPRESS)
@@ -324,9 +328,7 @@ def main() -> None:
         "sizes": [],
     }
     for size in args.sizes:
-        results["sizes"].append(
-            measure(size, args.work, args.tokenizer, args.num_proc, not args.no_peers, args.reasoning)
-        )
+        results["sizes"].append(measure(size, args, args.tokenizer))
         print(json.dumps(results["sizes"][-1], ensure_ascii=False, indent=1), flush=True)
         if args.json:
             write_json(args.json, results)
