@@ -13,10 +13,16 @@ from pathlib import Path
 
 from scripts.common import NOTICE, ROOT, UserError, run_main
 
+EXAMPLES = """examples:
+  python -m scripts.evaluate                                  the last finished run
+  python -m scripts.evaluate --model DIR --adapter DIR --budget '256 1024' --limit 200
+  python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned
+  JUDGE_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME
+"""
 
-def perplexity(argv: list[str]) -> None:
+
+def perplexity(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Perplexity of held-out records under base and tuned model."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate perplexity", description=perplexity.__doc__)
     parser.add_argument("--model", required=True, help="base model: a folder or hub id")
     parser.add_argument("--adapter", help="LoRA adapter's folder; without it only the base model is measured")
     parser.add_argument("--recipe", help="the training recipe (precision); default: the one the adapter names")
@@ -36,20 +42,18 @@ def perplexity(argv: list[str]) -> None:
         print(f"{name}: perplexity {result[name]['ppl']:.3f}, n = {result[name]['n']}, 95% {result[name]['ci95']}")
 
 
-def report(argv: list[str]) -> None:
+def report(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Write report.md and report.html from the JSON files of a results folder."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate report", description=report.__doc__)
-    parser.add_argument("results", help="a results folder, e.g. results/demo")
-    folder = Path(parser.parse_args(argv).results)
+    parser.add_argument("results", type=Path, help="a results folder, e.g. results/demo")
+    folder = parser.parse_args(argv).results
     from scripts.evaluate.report import write_report
 
     print(f"wrote {write_report(folder)}")
 
 
-def review(argv: list[str]) -> None:
+def review(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Vote blind on pairs of answers in a browser, on 127.0.0.1 only."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate review", description=review.__doc__)
-    parser.add_argument("results", nargs="?", help="a results folder (default: the newest with pairs)")
+    parser.add_argument("results", nargs="?", type=Path, help="a results folder (default: the newest with pairs)")
     parser.add_argument("--reviewer", default="anonymous", help="whose votes these are (%(default)s)")
     parser.add_argument("--port", type=int, default=7862, help="port (%(default)s)")
     options = parser.parse_args(argv)
@@ -58,12 +62,11 @@ def review(argv: list[str]) -> None:
     found = sorted(ROOT.glob("results/*/pairs.jsonl"), key=lambda path: path.stat().st_mtime)
     if not options.results and not found:
         raise UserError("no results folder holds pairs.jsonl; run `make eval` first")
-    launch(Path(options.results) if options.results else found[-1].parent, options.reviewer, options.port)
+    launch(options.results or found[-1].parent, options.reviewer, options.port)
 
 
-def model_card(argv: list[str]) -> None:
+def model_card(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Write a Hugging Face model card from a results folder."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate model-card", description=model_card.__doc__)
     parser.add_argument("results", type=Path, help="a results folder, e.g. results/demo")
     parser.add_argument("--license", default="mit", help="the adapter's licence (%(default)s)")
     parser.add_argument("--out", type=Path, help="file (default: RESULTS/model_card.md)")
@@ -73,18 +76,10 @@ def model_card(argv: list[str]) -> None:
     print(f"wrote {write_card(options.results, options.out or options.results / 'model_card.md', options.license)}")
 
 
-def everything() -> None:
+def everything(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Evaluate base and tuned model on everything and write results/<run>/."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.evaluate",
-        description=everything.__doc__ + " Other commands: " + ", ".join(COMMANDS) + ".",
-        epilog="examples:\n"
-        "  python -m scripts.evaluate                                  the last finished run\n"
-        "  python -m scripts.evaluate --model DIR --adapter DIR --budget '256 1024' --limit 200\n"
-        "  python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned\n"
-        "  JUDGE_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME\n\n" + NOTICE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser.epilog, parser.formatter_class = f"{EXAMPLES}\n{NOTICE}", argparse.RawDescriptionHelpFormatter
+    parser.description += " Other commands: " + ", ".join(COMMANDS) + "."
     add = parser.add_argument
     add("--model", help="base model: folder or hub id; with --engine server its served name (default: the last run's)")
     add("--adapter", help="LoRA adapter's folder; with --engine server the tuned model's served name")
@@ -103,7 +98,7 @@ def everything() -> None:
     add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; key: JUDGE_API_KEY or OPENAI_API_KEY")
     add("--judge-model", help="the judge's name")
     add("--out", help="results folder (default: results/<run>)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if len(options.seeds or []) > 1 and options.sampling == "greedy":
         raise UserError("--seeds: greedy runs do not differ by seed; add --sampling r1")
     if bool(options.judge_url) != bool(options.judge_model):
@@ -119,9 +114,10 @@ COMMANDS = {"perplexity": perplexity, "report": report, "review": review, "model
 
 def main() -> None:
     """Dispatch to a command; without one, run everything."""
-    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
-        return COMMANDS[sys.argv[1]](sys.argv[2:])
-    return everything()
+    name = sys.argv[1] if sys.argv[1:] and sys.argv[1] in COMMANDS else ""
+    command = COMMANDS.get(name, everything)
+    parser = argparse.ArgumentParser(prog=f"python -m scripts.evaluate {name}".strip(), description=command.__doc__)
+    command(parser, sys.argv[1 + bool(name) :])
 
 
 if __name__ == "__main__":

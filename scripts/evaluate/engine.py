@@ -7,6 +7,7 @@ At a budget an open thought is closed with ``</think>`` and the answer asked for
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -67,13 +68,11 @@ class LocalEngine:
         import torch
 
         tokenizer = self.subject.loaded()[1]
-        lm = self._hflm()
-        ids, mask = lm.tok_batch_encode(list(prompts))
-        ids, mask = ids.to(lm.device), mask.to(lm.device)
+        lm = self.subject.hflm
+        ids, mask = (part.to(lm.device) for part in lm.tok_batch_encode(list(prompts)))
         torch.manual_seed(seed)
         options = {"attention_mask": mask, "eos_token_id": tokenizer.eos_token_id, **sampling}
-        if sampling:
-            options["do_sample"] = True
+        options |= {"do_sample": True} if sampling else {}
         with as_model(lm.model, self.name), torch.inference_mode():
             rows = lm._model_generate(ids, max_length=ids.shape[1] + limit, stop=[], **options)[:, ids.shape[1] :]
         pieces = []
@@ -89,13 +88,11 @@ class LocalEngine:
         import torch
 
         tokenizer = self.subject.loaded()[1]
-        lm = self._hflm()
-        ids, mask = lm.tok_batch_encode(list(prompts))
+        lm = self.subject.hflm
+        ids, mask = (part.to(lm.device) for part in lm.tok_batch_encode(list(prompts)))
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with as_model(lm.model, self.name), torch.inference_mode():
-            positions = (mask.cumsum(-1) - 1).clamp(min=0).to(lm.device)
-            output = lm.model(
-                ids.to(lm.device), attention_mask=mask.to(lm.device), position_ids=positions, logits_to_keep=1
-            )
+            output = lm.model(ids, attention_mask=mask, position_ids=positions, logits_to_keep=1)
         chosen = []
         for row, options in zip(output.logits[:, -1].float().cpu(), choices, strict=True):
             first = [tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
@@ -103,14 +100,6 @@ class LocalEngine:
                 raise UserError(f"choices {options} share their first token; give them other letters")
             chosen.append(options[int(row[first].argmax())])
         return chosen
-
-    def _hflm(self) -> Any:
-        if not hasattr(self.subject, "hflm"):
-            from lm_eval.models.huggingface import HFLM
-
-            model, tokenizer, _ = self.subject.loaded()
-            self.subject.hflm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size)
-        return self.subject.hflm
 
 
 class ServerEngine:
@@ -127,8 +116,6 @@ class ServerEngine:
 
     def count(self, text: str) -> int:
         """Words and Chinese characters: the server's tokenizer is not at hand."""
-        import re
-
         return len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", text))
 
     def generate(self, prompts: Sequence[str], limit: int, sampling: dict[str, Any], seed: int) -> list[Piece]:
@@ -227,49 +214,50 @@ class Thinker:
     def _run(self, states: list[State], seed: int) -> None:
         if not self.engine.prefill:
             limit = self.budgets[-1] + self.answer_tokens
-            for state, piece in zip(states, self._generate(states, limit, seed), strict=True):
+            for state, piece in self._continue(states, limit, seed):
                 # Cut and without any tag it may be an open thought, which must not pass for an answer.
                 opened = "<think>" not in piece.text and not piece.ended
                 state.outputs[str(self.budgets[-1])] = self._output(piece.text, opened, False, not piece.ended)
             return
         used = 0
         for budget in self.budgets:
-            going = [state for state in states if not state.final and not state.stopped]
             closing = []
-            for state, piece in zip(going, self._generate(going, budget - used, seed), strict=True):
+            going = [state for state in states if not state.final and not state.stopped]
+            for state, piece in self._continue(going, budget - used, seed):
                 state.text, state.tokens = state.text + piece.text, state.tokens + piece.tokens
-                if "</think>" in state.text:
-                    closing.append(state)
-                    state.final = self._output(state.text, True, False, not piece.ended)
-                else:
+                if "</think>" not in state.text:
                     state.stopped = piece.ended
-            running = [state for state in closing if state.final["cut"]]
-            for state, piece in zip(running, self._generate(running, self.answer_tokens, seed), strict=True):
+                    continue
+                state.final = self._output(state.text, True, False, not piece.ended)
+                if not piece.ended:
+                    closing.append(state)
+            for state, piece in self._continue(closing, self.answer_tokens, seed):
                 state.final = self._output(state.text + piece.text, True, False, not piece.ended)
-            self._force([state for state in states if not state.final], str(budget), seed)
+            for choosing in (True, False):
+                group = [state for state in states if not state.final and bool(state.item.choices) == choosing]
+                self._force(group, choosing, str(budget), seed)
             for state in states:
                 state.outputs.setdefault(str(budget), state.final)
             used = budget
 
-    def _force(self, states: list[State], budget: str, seed: int) -> None:
+    def _continue(self, states: list[State], limit: int, seed: int) -> Iterable[tuple[State, Piece]]:
+        prompts = [state.prompt + state.text for state in states]
+        pieces = self.engine.generate(prompts, limit, self.sampling, seed) if prompts else []
+        return zip(states, pieces, strict=True)
+
+    def _force(self, states: list[State], choosing: bool, budget: str, seed: int) -> None:
         """Close each open thought and ask for the answer; the thought itself stays open for larger budgets."""
-        for choosing in (True, False):
-            group = [state for state in states if bool(state.item.choices) == choosing]
-            closed = [state.text.rstrip() + THINK_CLOSE + state.item.cue for state in group]
-            prompts = [state.prompt + text for state, text in zip(group, closed, strict=True)]
-            if choosing and group:
-                tails = self.engine.choose(prompts, [state.item.choices for state in group])
-            else:
-                tails = [piece.text for piece in self._ask(prompts, self.answer_tokens, seed)]
-            for state, text, tail in zip(group, closed, tails, strict=True):
-                output = self._output(text + tail, True, True, not state.stopped)
-                state.outputs[budget] = output | {"thought_tokens": state.tokens}
-
-    def _generate(self, states: list[State], limit: int, seed: int) -> list[Piece]:
-        return self._ask([state.prompt + state.text for state in states], limit, seed)
-
-    def _ask(self, prompts: list[str], limit: int, seed: int) -> list[Piece]:
-        return self.engine.generate(prompts, limit, self.sampling, seed) if prompts else []
+        if not states:
+            return
+        closed = [state.text.rstrip() + THINK_CLOSE + state.item.cue for state in states]
+        prompts = [state.prompt + text for state, text in zip(states, closed, strict=True)]
+        if choosing:
+            tails = self.engine.choose(prompts, [state.item.choices for state in states])
+        else:
+            tails = [p.text for p in self.engine.generate(prompts, self.answer_tokens, self.sampling, seed)]
+        for state, text, tail in zip(states, closed, tails, strict=True):
+            output = self._output(text + tail, True, True, not state.stopped)
+            state.outputs[budget] = output | {"thought_tokens": state.tokens}
 
     def _output(self, text: str, opened: bool, forced: bool, cut: bool) -> dict[str, Any]:
         thought, closed, answer = text.partition("</think>")

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,22 @@ class Subject:
 
     def identity(self, name: str) -> dict[str, Any]:
         """What determines a model's outputs: hashes of its files, precision and template."""
-        hashes = self.__dict__.setdefault("_hashes", {})
-        for path in (self.model, self.adapter):
-            if path and path not in hashes:
-                hashes[path] = weights_hash(path)
-        adapter = hashes[self.adapter] if name == "tuned" and self.adapter else None
-        return {"model": hashes[self.model], "adapter": adapter, **self.precision, "template": self.template}
+        adapter = weights_hash(self.adapter) if name == "tuned" and self.adapter else None
+        return {"model": weights_hash(self.model), "adapter": adapter, **self.precision, "template": self.template}
 
     def loaded(self) -> tuple[Any, Any, Any]:
         """Model, tokenizer and template, loaded once."""
         if not hasattr(self, "_loaded"):
             self._loaded = (load_model(self), *load_tokenizer(self))
         return self._loaded
+
+    @cached_property
+    def hflm(self) -> Any:
+        """The loaded model as lm-eval's HFLM."""
+        from lm_eval.models.huggingface import HFLM
+
+        model, tokenizer, _ = self.loaded()
+        return HFLM(pretrained=model, tokenizer=tokenizer)
 
 
 def find_subject(model: str, adapter: str | None, recipe: str | None = None, template: str | None = None) -> Subject:
@@ -66,11 +71,9 @@ def find_subject(model: str, adapter: str | None, recipe: str | None = None, tem
     trained = Path(adapter) / "medcot.json" if adapter else None
     if not recipe and trained and trained.is_file():
         recipe = str(ROOT / read_json(trained)["recipe"])
-    settings: dict[str, Any] = {}
-    if recipe:
-        if not Path(recipe).is_file():
-            raise UserError(f"{recipe}: no such recipe; pass --recipe YAML, the file the adapter was trained with")
-        settings = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    if recipe and not Path(recipe).is_file():
+        raise UserError(f"{recipe}: no such recipe; pass --recipe YAML, the file the adapter was trained with")
+    settings = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) if recipe else {}
     precision = {"bits": settings.get("quantization_bit"), "dtype": "float16" if settings.get("fp16") else "bfloat16"}
     if precision["bits"]:
         precision["type"] = settings.get("quantization_type", "nf4")
@@ -88,6 +91,7 @@ def reachable(model: str) -> str:
     return try_download_model_from_other_hub(ModelArguments(model_name_or_path=model))
 
 
+@cache
 def weights_hash(path: str) -> str:
     """SHA-256 of a folder's configuration, tokenizer and weights; for a hub id, the id and its resolved revision."""
     folder = Path(reachable(path))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, provenance, read_jsonl, write_json
-from scripts.evaluate.models import Store, Subject, as_model, key_of
+from scripts.evaluate.models import MODELS, Store, Subject, as_model, key_of
 from scripts.evaluate.stats import bootstrap_ppl, is_gain
 
 PARTS = ("reasoning", "answer")
@@ -47,13 +47,8 @@ def encode(record: dict, tokenizer: Any, template: Any, cutoff_len: int) -> dict
     ends_at = record["output"].index(THINK_CLOSE) + len(THINK_CLOSE)
     answer_at = sum(start < ends_at for start, _ in plain["offset_mapping"])
     kept_prompt, kept = infer_seqlen(len(prompt), len(response), cutoff_len)
-    truncated = kept_prompt < len(prompt) or kept < len(response)
-    return {
-        "prompt": prompt[:kept_prompt],
-        "response": response[:kept],
-        "answer_at": min(answer_at, kept),
-        "truncated": truncated,
-    }
+    parts = {"prompt": prompt[:kept_prompt], "response": response[:kept], "answer_at": min(answer_at, kept)}
+    return parts | {"truncated": kept_prompt < len(prompt) or kept < len(response)}
 
 
 def response_nll(model: Any, prompt: list[int], response: list[int]) -> list[float]:
@@ -100,25 +95,17 @@ def measure(subject: Subject, data: str | Path, cutoff_len: int, store: Store, l
 
 def summarise(rows: list[dict], parts: tuple[str, ...] = PARTS, seed: int = 42) -> dict[str, Any]:
     """base, tuned and their paired difference (tuned - base, ppl) for the given parts of the responses."""
-    sums = {
-        name: {
-            row["line"]: (sum(row["nll"][part] for part in parts), sum(row["tokens"][part] for part in parts))
-            for row in rows
-            if row["model"] == name
-        }
-        for name in ("base", "tuned")
-    }
     result: dict[str, Any] = {}
-    columns = {name: [list(column) for column in zip(*pairs.values(), strict=True)] for name, pairs in sums.items()}
-    for name, pairs in sums.items():
-        if pairs:
-            found = bootstrap_ppl(*columns[name], seed=seed)
-            result[name] = {"ppl": found["value"], "n": found["n"], "ci95": found["ci95"]}
-            result[name]["tokens"] = sum(columns[name][1])
-    if sums["base"] and sums["tuned"]:
-        found = bootstrap_ppl(*columns["base"], *columns["tuned"], seed=seed)
-        gain = is_gain(found["ci95"], better=-1)
-        result["difference"] = {"ppl": found["value"], "n": found["n"], "ci95": found["ci95"], "gain": gain}
+    columns: list[list] = []  # each model's nats and tokens per record
+    for name in MODELS:
+        if mine := [row for row in rows if row["model"] == name]:
+            mine = [[sum(row[key][part] for part in parts) for row in mine] for key in ("nll", "tokens")]
+            found = bootstrap_ppl(*mine, seed=seed)
+            result[name] = {"ppl": found.pop("value"), **found, "tokens": sum(mine[1])}
+            columns += mine
+    if len(result) == 2:
+        found = bootstrap_ppl(*columns, seed=seed)
+        result["difference"] = {"ppl": found.pop("value"), **found, "gain": is_gain(found["ci95"], better=-1)}
     return result
 
 
@@ -128,24 +115,23 @@ def evaluate(
     """Write ``perplexity.json`` and ``perplexity_samples.jsonl`` into ``out``; returns what was written."""
     began = time.perf_counter()
     rows = measure(subject, data, cutoff_len, Store(Path(out) / "perplexity_samples.jsonl"), limit)
-    groups = {"all": rows} | {
-        lang: [row for row in rows if row["lang"] == lang] for lang in sorted({row["lang"] for row in rows})
-    }
+
+    def by_part(group: list[dict]) -> dict[str, Any]:
+        return {"both": summarise(group, seed=seed)} | {part: summarise(group, (part,), seed) for part in PARTS}
+
+    languages = {lang: [row for row in rows if row["lang"] == lang] for lang in sorted({row["lang"] for row in rows})}
     lengths = {}
     for low, high in itertools.pairwise(EDGES):
         if chosen := [row for row in rows if low <= sum(row["tokens"].values()) < high]:
             lengths[f"{low}-{high - 1}" if high < EDGES[-1] else f"{low}+"] = summarise(chosen, seed=seed)
-    result = summarise(rows, seed=seed) | {
-        "parts": {part: summarise(rows, (part,), seed) for part in PARTS},
-        "languages": {
-            lang: {"both": summarise(group, seed=seed)} | {part: summarise(group, (part,), seed) for part in PARTS}
-            for lang, group in groups.items()
-            if lang != "all"
-        },
+    parts = by_part(rows)
+    settings = {"data": str(data), "data_hash": file_hash(data), "cutoff_len": cutoff_len, "seed": seed, "limit": limit}
+    result = parts.pop("both") | {
+        "parts": parts,
+        "languages": {lang: by_part(group) for lang, group in languages.items()},
         "lengths": lengths,
         "truncated": sum(row["truncated"] for row in rows if row["model"] == "base"),
-        "settings": {"data": str(data), "data_hash": file_hash(data), "cutoff_len": cutoff_len, "seed": seed}
-        | {"limit": limit, "models": {name: subject.identity(name) for name in subject.names}},
+        "settings": settings | {"models": {name: subject.identity(name) for name in subject.names}},
         "provenance": provenance() | {"seconds": round(time.perf_counter() - began, 1)},
     }
     write_json(Path(out) / "perplexity.json", result)

@@ -30,21 +30,16 @@ def _picture(
 
 def training_curves(history: list[dict[str, Any]]) -> bytes:
     """Loss, learning rate and gradient norm over optimiser steps."""
+    titles = {"loss": "training loss (nats/token)", "learning_rate": "learning rate", "grad_norm": "grad norm"}
 
     def draw(*axes: Any) -> None:
-        titles = (
-            ("loss", "training loss (nats/token)"),
-            ("learning_rate", "learning rate"),
-            ("grad_norm", "grad norm"),
-        )
-        for axis, (name, title), colour in zip(axes, titles, (BLUE, ORANGE, GREEN), strict=True):
-            points = [(row["step"], row[name]) for row in history if name in row]
-            axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.6) if points else axis.text(
-                0.5, 0.5, "not logged", ha="center", transform=axis.transAxes
-            )
+        for axis, (name, title), colour in zip(axes, titles.items(), (BLUE, ORANGE, GREEN), strict=True):
+            if points := [(row["step"], row[name]) for row in history if name in row]:
+                axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.6)
+            else:
+                axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes)
             axis.set(title=title, xlabel="step")
-            if name == "learning_rate":
-                axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
     return _picture(draw, 3, (10.5, 2.9))
 
@@ -65,13 +60,8 @@ def differences(rows: list[tuple[str, float, list[float] | None, bool]], xlabel:
     return _picture(draw, size=(7.2, 1.1 + 0.36 * len(rows)))
 
 
-Point = tuple[Any, float, list[float] | None]  # x, y, 95% interval
-
-
-def curves(
-    panels: dict[str, dict[str, list[Point]]], xlabel: str, ylabel: str, marks: dict[str, float] | None = None
-) -> bytes:
-    """One panel per title, in it a line of points per model; ``marks``: a panel's chance level."""
+def curves(panels: dict[str, dict[str, list]], xlabel: str, ylabel: str, marks: dict[str, float]) -> bytes:
+    """One panel per title, in it a line of (x, y, 95% interval) per model; ``marks``: a panel's chance level."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
 
@@ -86,7 +76,7 @@ def curves(
                 below = [max(0, y - (ends or [y])[0]) for _, y, ends in points]
                 above = [max(0, (ends or [y])[-1] - y) for _, y, ends in points]
                 axis.errorbar(xs, ys, yerr=[below, above], color=COLOURS[name], label=name, marker="o", capsize=3)
-            if marks and title in marks:
+            if title in marks:
                 axis.axhline(marks[title], color="black", linestyle=":", linewidth=1, label="chance")
             axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(places)), xticklabels=places)
             axis.legend(frameon=False, fontsize=8)
@@ -94,7 +84,7 @@ def curves(
     return _picture(draw, columns, (max(7.2, 3.6 * columns), 3.3 * rows), rows)
 
 
-def _lines(cells: dict[str, dict], value: str, scale: float = 1) -> dict[str, list[Point]]:
+def _lines(cells: dict[str, dict], value: str, scale: float = 1) -> dict[str, list]:
     """Model → points, from x → base/tuned cells."""
     return {
         name: [(x, c[name][value] * scale, [end * scale for end in c[name]["ci95"] or ()]) for x, c in cells.items()]
@@ -112,4 +102,4 @@ def budgets(tasks: dict[str, dict]) -> bytes:
 
 def lengths(cells: dict[str, dict]) -> bytes:
     """Perplexity against the length of the response."""
-    return curves({"": _lines(cells, "ppl")}, "response length (tokens)", "perplexity")
+    return curves({"": _lines(cells, "ppl")}, "response length (tokens)", "perplexity", {})

@@ -16,22 +16,9 @@ from typing import Any
 
 from scripts.common import NOTICE, UserError, read_jsonl
 
-CHOICES = ("left", "right", "tie", "skip")
-LABELS = (
-    "1 · Left is better · 左边更好",
-    "2 · Right is better · 右边更好",
-    "0 · Equally good · 相当",
-    "S · Skip · 跳过",
-)
-# Keys press the buttons; typing into a field stays typing.
-SCRIPT = """<script>document.addEventListener("keydown", event => {
-  const id = {"1": "left", "2": "right", "0": "tie", "s": "skip"}[event.key.toLowerCase()];
-  if (!id || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (["INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
-  document.querySelector("#vote-" + id)?.click();
-});</script>"""
-STYLE = """.text{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.6} .card{border:1px solid #8886;
-border-radius:10px;padding:14px 18px;min-height:120px} .card summary{cursor:pointer;opacity:.75;margin-bottom:8px}"""
+CHOICES = {"left": "1 · Left is better · 左边更好", "right": "2 · Right is better · 右边更好"}
+CHOICES |= {"tie": "0 · Equally good · 相当", "skip": "S · Skip · 跳过"}
+HEAD = Path(__file__).with_name("templates") / "review.html"  # its style, and keys that press the buttons
 
 
 def read_pairs(folder: Path) -> list[dict]:
@@ -104,16 +91,15 @@ def build_page(folder: Path, reviewer: str) -> Any:
         return show(pairs, votes, reviewer)
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the network
-    title = "MedCoT: blind review · 盲评"
-    with gr.Blocks(title=title, analytics_enabled=False, head=SCRIPT, css=STYLE, theme=theme) as page:
-        words = "Which answer serves the asker better? 哪个回答对提问者更好？"
+    title, words = "MedCoT: blind review · 盲评", "Which answer serves the asker better? 哪个回答对提问者更好？"
+    with gr.Blocks(title=title, analytics_enabled=False, head=HEAD.read_text("utf-8"), theme=theme) as page:
         gr.HTML(f"<h2>{title}</h2>{words}<br><small>{NOTICE} 仅供研究。</small>")
         progress, question = gr.HTML(elem_id="progress"), gr.HTML(elem_id="question")
         with gr.Row():
             sides = [gr.HTML(elem_id="left"), gr.HTML(elem_id="right")]
         outputs = [progress, question, *sides]
         with gr.Row():
-            for choice, label in zip(CHOICES, LABELS, strict=True):
+            for choice, label in CHOICES.items():
                 kind = "secondary" if choice == "skip" else "primary"
                 button = gr.Button(label, elem_id=f"vote-{choice}", variant=kind)
                 button.click(lambda shown, choice=choice: vote(shown, choice), question, outputs, show_api=False)
