@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Pieces = list[str]
+Pieces = list[str | dict]  # a dict is a delta as it is
 
 
 @dataclass
@@ -62,8 +62,9 @@ def serve(script: Stream, port: int = 0) -> Iterator[str]:
             except (BrokenPipeError, ConnectionResetError):
                 script.broken += 1
 
-        def _event(self, text: str, finish: str | None) -> None:
-            said = {"text": text} if self.path == "/v1/completions" else {"delta": {"content": text}}
+        def _event(self, text: str | dict, finish: str | None) -> None:
+            delta = text if isinstance(text, dict) else {"content": text}
+            said = {"text": text} if self.path == "/v1/completions" else {"delta": delta}
             body = {"id": "x", "object": "chunk", "created": 0, "model": "scripted"}
             event = json.dumps(body | {"choices": [{"index": 0, "finish_reason": finish, **said}]})
             self.wfile.write(f"data: {event}\n\n".encode())

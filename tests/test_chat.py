@@ -114,7 +114,8 @@ def test_model_text_gains_structure_and_nothing_that_acts(text):
     allowed = {"p", "strong", "em", "h1", "blockquote", "ol", "ul", "li", "hr", "br", "pre", "code", "code@class"}
     assert Tags(as_html(text)).seen <= allowed | {"table", "thead", "tbody", "tr", "th", "td", "th@style", "td@style"}
     talk = Talk(turns=[Turn(text, {"tuned": Reply(text=f"<think>{text}</think>{text}", done=True)})])
-    assert not Tags(talk.bubbles("tuned")[0]["content"]).seen, "a question is shown as typed"
+    plain = [bubble["content"] for bubble in talk.bubbles("tuned")[:2]]
+    assert not any(Tags(content).seen for content in plain), "a question is shown as typed, a thought as thought"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,7 @@ def run_ask(url: str, budget: int = 0, stop_after: float = 99, **server) -> tupl
         (["<think>\nFe", "ver"], "length", "cut", ("Fever", "", False)),
         (["<think>\nFe", DIE], "stop", "lost", ("Fe", "", False)),
         ([DIE], "stop", "lost", ("", "", True)),
+        ([{"reasoning_content": "Fe"}, {"reasoning": "ver"}, "Re", "st."], "stop", "", ("Fever", "Rest.", True)),
     ],
 )
 def test_however_an_answer_ends_the_page_says_so(pieces, finish, note, parts):
@@ -252,20 +254,28 @@ def test_whether_prompts_open_the_thought_is_learned():
         assert not run_ask(url, opened=True)[1].opened
 
 
-@pytest.mark.parametrize("ended", [True, False])
-def test_at_a_budget_the_thought_is_closed_and_the_answer_asked_for(ended):
+@pytest.mark.parametrize(
+    ("first", "finish", "second"),
+    [
+        ("Fever.", "length", "\n</think>\n\n"),
+        ("Fever.</think>Re", "length", ""),
+        ("Fever.</think>Rest.", "stop", None),
+    ],
+)
+def test_at_a_budget_the_thought_is_closed_and_the_answer_asked_for(first, finish, second):
     """vLLM's way: the first request has the budget as its limit, the second continues its text."""
+    prompt = f"{BOS}{USER}Fever?{ASSISTANT}<think>\n"
+    left = {"Fever.": "Rest.", "Fever.</think>Re": "st."}.get(first, "")
 
     def reply(request: dict) -> list[str]:
-        return ["Rest."] if request["prompt"].endswith("</think>\n\n") else ["Fe", "ver."] + ["</think>Rest."] * ended
+        return [*first] if request["prompt"] == prompt else [left]
 
-    script = Stream(reply, finish=lambda request: "stop" if ended or "</think>" in request["prompt"] else "length")
+    script = Stream(reply, finish=lambda request: finish if request["prompt"] == prompt else "stop")
     with serve(script) as url:
         said, _ = run_ask(url, budget=7, budgets=True)
     assert said.parts() == ("Fever.", "Rest.", True)
-    prompt = f"{BOS}{USER}Fever?{ASSISTANT}<think>\n"
     asked = [(request["prompt"], request["add_special_tokens"]) for request in script.requests]
-    assert asked == [(prompt, False), (f"{prompt}Fever.\n</think>\n\n", False)][: 2 - ended]
+    assert asked == [(prompt, False)] + ([] if second is None else [(prompt + first + second, False)])
     assert script.requests[0]["max_tokens"] == 7
 
 
