@@ -98,8 +98,8 @@ def serve_webchat(host: str, port: int, key: str) -> None:
     from llamafactory.webui.common import load_config
     from starlette.middleware import Middleware
 
+    from scripts.chat import SameSite
     from scripts.evaluate.report import NOTICE_ZH
-    from scripts.evaluate.review import OfflinePolicy
 
     class Engine(interface.Engine):
         def __init__(self, **options: Any) -> None:
@@ -120,7 +120,7 @@ def serve_webchat(host: str, port: int, key: str) -> None:
         gradio.Markdown(f"**{NOTICE}** **{NOTICE_ZH}**")
     page.children.insert(0, page.children.pop())
     print(f"{NOTICE}\nopen http://{host}:{port}", flush=True)
-    rules = {"middleware": [Middleware(OfflinePolicy), *same_host(host)]}
+    rules = {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}
     login = ("medcot", key) if key else None
     page.launch(server_name=host, server_port=port, auth=login, share=False, quiet=True, app_kwargs=rules)
 
@@ -130,23 +130,15 @@ def serve_api(host: str, port: int) -> None:
     import uvicorn
     from llamafactory.api.app import create_app
     from llamafactory.chat import ChatModel
-    from starlette.middleware.cors import CORSMiddleware
+
+    from scripts.chat import SameSite
 
     model = ChatModel()
     mend_streams(model.engine)
     app = create_app(model)
-    # It allows every origin: any web page that is open in a browser here could use the model.
-    app.user_middleware = [item for item in app.user_middleware if item.cls is not CORSMiddleware] + same_host(host)
-    print(f"{NOTICE}\nhttp://{host}:{port}/v1 answers; http://{host}:{port}/docs describes it", flush=True)
+    app.add_middleware(SameSite, loopback=host in LOOPBACK)  # its own CORS rule lets any site's page use the model
+    print(f"{NOTICE}\nhttp://{host}:{port}/v1", flush=True)
     uvicorn.run(app, host=host, port=port, access_log=False)
-
-
-def same_host(host: str) -> list[Any]:
-    """Middleware that refuses requests under another host name (DNS rebinding) while bound to loopback."""
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))] if host in LOOPBACK else []
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ def memorise(folder: Path, replies: dict[str, str], steps: int = 300) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them wait for each other on a busy machine, 20 times as long
     build_tokenizer([*replies, *replies.values()] * 3, folder, vocab_size=500)
     build_model(folder, hidden=64, layers=2)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -34,5 +36,6 @@ def memorise(folder: Path, replies: dict[str, str], steps: int = 300) -> Path:
         wanted = labels[row, begin:][labels[row, begin:] >= 0]
         chances = logits[begin - 1 : begin - 1 + len(wanted)].softmax(-1)[range(len(wanted)), wanted]
         assert chances.min() > 0.9, f"not learned by heart: {reply!r} ({chances.min():.2f})"
+    torch.set_num_threads(threads)
     model.save_pretrained(folder)
     return folder
