@@ -138,6 +138,8 @@ def test_model_text_gains_structure_and_nothing_that_acts(text):
         ("我奶奶吃了一瓶安眠药", True),
         ("女，28岁，突发意识不清，抽搐", True),
         ("老人昏倒了，现在没有反应", True),
+        ("呼吸困难，口唇发紫", True),
+        ("chest pain radiating to the left arm, sweating", True),
         ("What is the mechanism of chest pain in pericarditis?", False),
         ("Which antidote is used for paracetamol overdose?", False),
         ("What are risk factors of suicide?", False),

@@ -18,7 +18,7 @@ TEXTS = read_json(Path(__file__).with_name("texts.json"))
 HALF_TAG = re.compile(r"<\s*/?\s*(?:t(?:h(?:i(?:n(?:k\s*)?)?)?)?)?$", re.I)
 DENIED = "".join(f"(?<!{word})" for word in ("no ", "denies ", "without ", "无", "没有", "否认"))
 SIGNS = re.compile(f"{DENIED}(?:{'|'.join(TEXTS['emergency_signs'])})", re.I)
-CONTEXT = re.compile(TEXTS["emergency_context"], re.I)
+TEXTBOOK, PERSON = (re.compile(TEXTS[f"emergency_{kind}"], re.I) for kind in ("textbook", "person"))
 
 
 @dataclass
@@ -121,8 +121,8 @@ class Talk:
 
 
 def is_emergency(question: str) -> bool:
-    """Whether a sign of an emergency and a person or an urgency are named: rules on words, they can miss one."""
-    return bool(SIGNS.search(question) and CONTEXT.search(question))
+    """Whether a sign of an emergency is named, in no textbook question about nobody: word rules, they can miss one."""
+    return bool(SIGNS.search(question) and (PERSON.search(question) or not TEXTBOOK.search(question)))
 
 
 @lru_cache(256)
