@@ -17,42 +17,16 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from scripts.common import NOTICE, UserError, run_main
-from scripts.evaluate.review import OfflinePolicy
 from scripts.talk.conversation import TEXTS, Reply, Talk, Turn
+from scripts.talk.same_site import LOOPBACK, SameSite
 from scripts.talk.upstream import Server, answer, connect, own_server
 
 FILES = Path(__file__).parent / "talk"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_ANSWERS = 32  # at once; a server queues what is beyond its own limit
 FONTS = ["-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "PingFang SC", "Microsoft YaHei"]
 FONTS += ["Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "sans-serif"]  # the system's, none is fetched
-
-
-def is_foreign(host: str, origin: str | None, loopback: bool) -> bool:
-    """Whether another site's page asks: its Origin is not ours, or its name was re-bound to this machine."""
-    rebound = loopback and urlsplit(f"//{host}").hostname not in LOOPBACK
-    return rebound or (origin is not None and urlsplit(origin).netloc != host)
-
-
-class SameSite(OfflinePolicy):
-    """ASGI middleware: nothing is loaded from elsewhere, and no other site's page may ask or frame this one."""
-
-    RULE = OfflinePolicy.RULE + b"; frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
-
-    def __init__(self, app: Any, loopback: bool) -> None:
-        super().__init__(app)
-        self.loopback = loopback
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.responses import PlainTextResponse
-
-        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
-        if headers and is_foreign(headers.get(b"host", ""), headers.get(b"origin"), self.loopback):
-            return await PlainTextResponse("refused: another site's page", 403)(scope, receive, send)
-        return await super().__call__(scope, receive, send)
 
 
 async def listen(reply: Reply, server: Server, stream: AsyncIterator[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from scripts import chat
 from scripts.common import ASSISTANT, BOS, EOS, ROOT, USER, UserError
 from scripts.talk.conversation import TEXTS, Reply, Talk, Turn, as_html, is_emergency
+from scripts.talk.same_site import is_foreign
 from scripts.talk.upstream import Server, answer, connect, own_server
 from tests.evaluate import servers
 from tests.streams import DIE, Stream, serve
@@ -184,7 +185,7 @@ def test_the_alarm_speaks_the_pages_and_the_questions_language():
     ],
 )
 def test_other_sites_are_refused(host, origin, loopback, foreign):
-    assert chat.is_foreign(host, origin, loopback) is foreign
+    assert is_foreign(host, origin, loopback) is foreign
 
 
 def test_long_inputs_are_refused_and_say_so():
