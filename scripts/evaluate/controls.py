@@ -23,17 +23,18 @@ def base_against_itself(
     ``first``, ``second``: (items,) scores, e.g. 1/0 right or wrong, or nats per token; None where there was no answer
     to read. Differences up to ``tolerance`` count as none: rounding of sums may differ between batches.
     """
+    name = "base_against_itself"
     if len(first) != len(second):
-        return _outcome("base_against_itself", False, f"{len(first)} items in one run, {len(second)} in the other", 0)
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    if (thin := _too_few("base_against_itself", len(pairs), len(first))) is not None:
+        return _outcome(name, False, f"{len(first)} items in one run, {len(second)} in the other", 0)
+    changes = [b - a for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    if thin := _too_few(name, len(changes), len(first)):
         return thin
-    settled = [b if abs(a - b) > tolerance else a for a, b in pairs]
-    found = paired_difference([a for a, _ in pairs], settled, seed=seed)
+    changes = [change if abs(change) > tolerance else 0.0 for change in changes]
+    found = paired_difference([0.0] * len(changes), changes, seed=seed)
     low, high = found["ci95"]
-    changed = sum(a != b for (a, _), b in zip(pairs, settled, strict=True))
-    detail = f"difference {found['value']:.4g} [{low:.4g}, {high:.4g}]; {changed} of {len(pairs)} items differ"
-    return _outcome("base_against_itself", low <= 0 <= high, detail, len(pairs))
+    differ = f"{sum(map(bool, changes))} of {len(changes)} items differ"
+    detail = f"difference {found['value']:.4g} [{low:.4g}, {high:.4g}]; {differ}"
+    return _outcome(name, low <= 0 <= high, detail, len(changes))
 
 
 def judge_says_first(outcomes: Sequence[str]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def judge_says_first(outcomes: Sequence[str]) -> dict[str, Any]:
     ``outcomes``: (pairs,) of base, tuned, tie, unscored, after both orders were joined.
     """
     scored = [outcome for outcome in outcomes if outcome != "unscored"]
-    if (thin := _too_few("judge_says_first", len(scored), len(outcomes))) is not None:
+    if thin := _too_few("judge_says_first", len(scored), len(outcomes)):
         return thin
     wins = {name: scored.count(name) for name in sorted(set(scored) - {"tie"})}
     return _outcome("judge_says_first", not wins, f"{scored.count('tie')} ties, wins {wins or 'none'}", len(scored))
@@ -62,11 +63,11 @@ def shuffled_answers(
     """
     import numpy as np
 
-    if (thin := _too_few("shuffled_answers", sum(c is not None for c in choices), len(choices))) is not None:
+    if thin := _too_few("shuffled_answers", sum(choice is not None for choice in choices), len(choices)):
         return thin
     if len(set(choices) - {None}) < 2 or len(set(keys)) < 2:
         detail = "only one letter is chosen or right: dealing the answers anew changes nothing"
-        return {"name": "shuffled_answers", "status": "uninformative", "detail": detail, "n": len(keys)}
+        return _outcome("shuffled_answers", None, detail, len(keys))
     dealt = np.random.default_rng(seed + 1).permutation(len(choices))
     accuracy = sum(score(choices[i], key) for i, key in zip(dealt, keys, strict=True)) / len(keys)
     band = permutation_band(choices, keys, seed=seed)
@@ -75,13 +76,13 @@ def shuffled_answers(
     return _outcome("shuffled_answers", inside, detail, len(keys))
 
 
-def _too_few(name: str, informative: int, total: int) -> dict[str, Any] | None:
-    if informative >= MIN_ITEMS and informative >= MIN_SHARE * total:
+def _too_few(name: str, read: int, total: int) -> dict[str, Any] | None:
+    if read >= MIN_ITEMS and read >= MIN_SHARE * total:
         return None
-    needed = f"needed: {MIN_ITEMS} and {MIN_SHARE:.0%}"
-    detail = f"{informative} of {total} items could be read; {needed}"
-    return {"name": name, "status": "uninformative", "detail": detail, "n": informative}
+    detail = f"{read} of {total} items could be read; needed: {MIN_ITEMS} and {MIN_SHARE:.0%}"
+    return _outcome(name, None, detail, read)
 
 
-def _outcome(name: str, good: bool, detail: str, n: int) -> dict[str, Any]:
-    return {"name": name, "status": "passed" if good else "failed", "detail": detail, "n": n}
+def _outcome(name: str, good: bool | None, detail: str, n: int) -> dict[str, Any]:
+    status = {True: "passed", False: "failed", None: "uninformative"}[good]
+    return {"name": name, "status": status, "detail": detail, "n": n}

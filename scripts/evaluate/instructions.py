@@ -117,9 +117,8 @@ def check(constraint: dict[str, Any], answer: str) -> bool:
         allowed = VALUES.get(name, ())
         fits = value in allowed if isinstance(allowed, tuple) else type(value) is allowed and value not in ("", [])
         if not fits or (allowed is list and not all(isinstance(word, str) and word for word in value)):
-            raise UserError(
-                f"constraint {constraint}: found {name} = {value!r}, expected {allowed or 'no such parameter'}"
-            )
+            expected = allowed or "no such parameter"
+            raise UserError(f"constraint {constraint}: found {name} = {value!r}, expected {expected}")
     try:
         return CHECKS[kind](answer.strip(), **parameters) and bool(answer.strip())
     except TypeError as error:
@@ -139,9 +138,7 @@ def load_prompts(path: str | Path) -> list[dict[str, Any]]:
     problems = []
     for line, row in read_jsonl(path):
         if missing := [name for name in ("id", "lang", "prompt", "constraints") if not row.get(name)]:
-            problems.append(
-                f"{path}:{line}: {', '.join(missing)} missing or empty; expected id, lang, prompt, constraints"
-            )
+            problems.append(f"{path}:{line}: {', '.join(missing)} missing or empty")
             continue
         if row["id"] in prompts:
             problems.append(f"{path}:{line}: id {row['id']!r} is used twice; rename one")

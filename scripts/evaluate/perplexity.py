@@ -99,10 +99,10 @@ def summarise(rows: list[dict], parts: tuple[str, ...] = PARTS, seed: int = 42) 
     columns: list[list] = []  # each model's nats and tokens per record
     for name in MODELS:
         if mine := [row for row in rows if row["model"] == name]:
-            mine = [[sum(row[key][part] for part in parts) for row in mine] for key in ("nll", "tokens")]
-            found = bootstrap_ppl(*mine, seed=seed)
-            result[name] = {"ppl": found.pop("value"), **found, "tokens": sum(mine[1])}
-            columns += mine
+            nll, tokens = ([sum(row[key][part] for part in parts) for row in mine] for key in ("nll", "tokens"))
+            found = bootstrap_ppl(nll, tokens, seed=seed)
+            result[name] = {"ppl": found.pop("value"), **found, "tokens": sum(tokens)}
+            columns += [nll, tokens]
     if len(result) == 2:
         found = bootstrap_ppl(*columns, seed=seed)
         result["difference"] = {"ppl": found.pop("value"), **found, "gain": is_gain(found["ci95"], better=-1)}
