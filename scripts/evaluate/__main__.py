@@ -21,23 +21,29 @@ EXAMPLES = """examples:
 """
 
 
+def add_models(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """The options that `perplexity` shares with the whole evaluation."""
+    add = parser.add_argument
+    add("--model", required=required, help="base model: folder or hub id; of a server: its served name")
+    add("--adapter", help="LoRA adapter's folder; of a server: the tuned model's served name")
+    add("--recipe", help="training recipe: precision and template (default: the adapter's own)")
+    add("--data", required=required, help="held-out prepared records, e.g. data/demo/demo_test.jsonl")
+    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: 2048, or as in training)")
+    add("--out", required=required, help="results folder")
+
+
 def perplexity(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Perplexity of held-out records under base and tuned model."""
-    parser.add_argument("--model", required=True, help="base model: a folder or hub id")
-    parser.add_argument("--adapter", help="LoRA adapter's folder; without it only the base model is measured")
-    parser.add_argument("--recipe", help="the training recipe (precision); default: the one the adapter names")
-    parser.add_argument("--data", required=True, help="prepared records, e.g. data/demo/demo_test.jsonl")
-    parser.add_argument("--template", help="LLaMA-Factory's template; default: the recipe's")
-    parser.add_argument("--cutoff-len", type=int, default=2048, help="as in training, in tokens (2048)")
+    """Perplexity of held-out records under base and tuned model, or the base model alone without --adapter."""
+    add_models(parser, required=True)
+    parser.add_argument("--template", help="LLaMA-Factory's template (default: the recipe's)")
     parser.add_argument("--limit", type=int, help="only the first N records")
-    parser.add_argument("--out", required=True, help="folder for perplexity.json and perplexity_samples.jsonl")
     options = parser.parse_args(argv)
     from scripts.evaluate.models import find_subject
     from scripts.evaluate.perplexity import evaluate, read_records
 
     read_records(options.data)  # a bad file stops here, before any model is loaded
     subject = find_subject(options.model, options.adapter, options.recipe, options.template)
-    result = evaluate(subject, options.data, options.cutoff_len, options.out, options.limit)
+    result = evaluate(subject, options.data, options.cutoff_len or 2048, options.out, options.limit)
     for name in subject.names:
         print(f"{name}: perplexity {result[name]['ppl']:.3f}, n = {result[name]['n']}, 95% {result[name]['ci95']}")
 
@@ -77,14 +83,11 @@ def model_card(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 
 def everything(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Evaluate base and tuned model on everything and write results/<run>/."""
+    """Evaluate base and tuned model on everything, by default the last finished run's, and write results/<run>/."""
     parser.epilog, parser.formatter_class = f"{EXAMPLES}\n{NOTICE}", argparse.RawDescriptionHelpFormatter
     parser.description += " Other commands: " + ", ".join(COMMANDS) + "."
+    add_models(parser)
     add = parser.add_argument
-    add("--model", help="base model: folder or hub id; with --engine server its served name (default: the last run's)")
-    add("--adapter", help="LoRA adapter's folder; with --engine server the tuned model's served name")
-    add("--recipe", help="training recipe: precision and template (default: the adapter's own)")
-    add("--data", help="held-out prepared records (default: the run's test split)")
     add("--engine", choices=("hf", "server"), default="hf", help="this process (hf) or an OpenAI-compatible server")
     add("--base-url", help="the server's address, ending in /v1")
     add("--budget", nargs="+", help="thinking budgets in tokens, e.g. 256 1024")
@@ -94,19 +97,17 @@ def everything(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     add("--seeds", type=int, nargs="+", help="one pass each (42); more than one needs --sampling r1")
     add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")
     add("--batch-size", type=int, help="prompts at once; with --engine server requests at once")
-    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: as in training)")
     add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; key: JUDGE_API_KEY or OPENAI_API_KEY")
     add("--judge-model", help="the judge's name")
-    add("--out", help="results folder (default: results/<run>)")
     options = parser.parse_args(argv)
     if len(options.seeds or []) > 1 and options.sampling == "greedy":
         raise UserError("--seeds: greedy runs do not differ by seed; add --sampling r1")
     if bool(options.judge_url) != bool(options.judge_model):
         raise UserError("--judge-url and --judge-model belong together; found only one of them")
-    from scripts.evaluate.plan import make_plan
+    from scripts.evaluate.plan import Plan
     from scripts.evaluate.run import run
 
-    print(f"wrote {run(make_plan(options))}\n{NOTICE}")
+    print(f"wrote {run(Plan(options))}\n{NOTICE}")
 
 
 COMMANDS = {"perplexity": perplexity, "report": report, "review": review, "model-card": model_card}

@@ -12,7 +12,6 @@ from typing import Any
 from scripts.common import ROOT, THINK_OPEN, UserError, read_jsonl
 from scripts.evaluate.answers import extract_choice
 from scripts.evaluate.engine import Item, Thinker
-from scripts.evaluate.models import MODELS
 from scripts.evaluate.stats import compare, holm, is_gain
 
 TASKS = ROOT / "yamls" / "eval"
@@ -21,21 +20,19 @@ CUES = {"zh": "答案：", "en": "Answer: **"}
 
 def read_benchmark(path: str | Path) -> list[dict]:
     """Items of a benchmark file; raises UserError for a missing answer key, option or question, or an empty file."""
-    items, seen = [], set()
+    items: dict[Any, dict] = {}
     for line, row in read_jsonl(path):
-        options = row.get("options")
+        item, options, answer = row.get("id"), row.get("options"), row.get("answer_idx")
         if not row.get("question") or not isinstance(options, dict) or len(options) < 2:
             raise UserError(f"{path}:{line}: expected `question` and at least two `options` (letter to text)")
-        if row.get("answer_idx") not in options:
-            found = row.get("answer_idx")
-            raise UserError(f"{path}:{line}: answer_idx is {found!r}, expected one of {', '.join(options)}")
-        if row.get("id") in seen or row.get("id") is None:
-            raise UserError(f"{path}:{line}: id {row.get('id')!r} is missing or not unique in this file")
-        seen.add(row["id"])
-        items.append(row)
+        if answer not in options:
+            raise UserError(f"{path}:{line}: answer_idx is {answer!r}, expected one of {', '.join(options)}")
+        if item in items or item is None:
+            raise UserError(f"{path}:{line}: id {item!r} is missing or not unique in this file")
+        items[item] = row
     if not items:
         raise UserError(f"{path}: no items; write it again with python -m scripts.prepare.benchmarks")
-    return items
+    return list(items.values())
 
 
 def process_results(doc: dict, results: list[str]) -> dict[str, float]:
@@ -71,10 +68,9 @@ def ask(thinker: Thinker, path: Path, limit: int | None) -> list[tuple[dict, dic
 
     class Model(LM):
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            cues = [CUES.get(request.doc["lang"], CUES["en"]) for request in requests]
             items = [
-                Item(str(request.doc["id"]), request.args[0], cue, tuple(letters_of(request.doc)))
-                for request, cue in zip(requests, cues, strict=True)
+                Item(str(r.doc["id"]), r.args[0], CUES.get(r.doc["lang"], CUES["en"]), tuple(letters_of(r.doc)))
+                for r in requests
             ]
             rows.update({row["id"]: row for row in thinker.answer(items, path.stem)})
             return [with_opening(rows[item.id]["outputs"][str(thinker.budgets[-1])]) for item in items]
@@ -98,15 +94,15 @@ def run(thinker: Thinker, files: list[Path], limit: int | None) -> list[dict]:
     rows = []
     for sample, row in (pair for path in files for pair in ask(thinker, path, limit)):
         doc = sample["doc"]
-        outputs = {
+        kept = {key: row[key] for key in ("key", "task", "model", "seed")}
+        kept |= {key: doc[key] for key in ("id", "lang", "question", "options", "answer_idx")}
+        kept["outputs"] = {
             budget: {**output, "choice": read_choice(with_opening(output), doc)}
             for budget, output in row["outputs"].items()
         }
-        kept = {key: row[key] for key in ("key", "task", "model", "seed")}
-        kept |= {key: doc[key] for key in ("id", "lang", "question", "options", "answer_idx")}
-        rows.append({**kept, "outputs": outputs})
-        if is_right(rows[-1], str(thinker.budgets[-1])) != sample["acc"]:
+        if is_right(kept, str(thinker.budgets[-1])) != sample["acc"]:
             raise RuntimeError(f"{row['task']} {doc['id']}: lm-eval and the samples disagree; report this as a bug")
+        rows.append(kept)
     return rows
 
 
@@ -126,17 +122,18 @@ def summarise(rows: list[dict], seed: int = 42) -> dict[str, Any]:
 
 
 def _at_budget(rows: list[dict], budget: str, seed: int) -> dict[str, Any]:
-    by_model = {name: [row for row in rows if row["model"] == name] for name in MODELS}
+    by_model: dict[str, list[dict]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], []).append(row)
     scores = {
         name: {(row["id"], row["seed"]): float(is_right(row, budget)) for row in mine}
         for name, mine in by_model.items()
-        if mine
     }
     if len({tuple(answers) for answers in scores.values()}) > 1:
         raise UserError(f"{rows[0]['task']}: its file changed while it was evaluated; run the same command again")
     result = compare(scores, item=lambda key: key[0], seed=seed)
-    for name in scores:
-        outputs = [row["outputs"][budget] for row in by_model[name]]
+    for name, mine in by_model.items():
+        outputs = [row["outputs"][budget] for row in mine]
         result[name]["unparsed"] = sum(output["choice"] is None for output in outputs) / len(outputs)
         for key in ("cut", "forced", "thought_tokens"):
             result[name][key] = sum(output[key] for output in outputs) / len(outputs)

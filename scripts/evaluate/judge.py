@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash
+from scripts.common import THINK_OPEN, UserError
 from scripts.evaluate.answers import split_reasoning
 from scripts.evaluate.client import Client, Fault
 from scripts.evaluate.engine import LocalEngine, in_parallel
@@ -30,11 +30,6 @@ def prompt_for(kind: str, **fields: str) -> str:
     """The judge's prompt; fields are put in at once, so that braces or marks inside them stay text."""
     template = (PROMPTS / f"{kind}.txt").read_text(encoding="utf-8")
     return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], template)
-
-
-def prompt_hashes() -> dict[str, str]:
-    """SHA-256 of the judge's prompts."""
-    return {path.name: file_hash(path) for path in sorted(PROMPTS.glob("*.txt"))}
 
 
 def read_verdict(text: str, kind: str) -> str | None:
@@ -138,11 +133,6 @@ def judge_from(client: Client, max_tokens: int = 1024) -> Judge:
 def self_judge(engine: LocalEngine, max_tokens: int = 48) -> Judge:
     """The evaluated model as its own judge: shows that the path works, not which model is better."""
     return lambda prompt: THINK_OPEN + engine.generate([engine.prompt(prompt)], max_tokens, {}, 0)[0].text
-
-
-def reference_of(record: dict) -> str:
-    """The final answer of a prepared record's output."""
-    return record["output"].split(THINK_CLOSE, 1)[1].strip()
 
 
 def win_rate(scores: list[float], pairs: list[str], seed: int = 42) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, file_hash, read_json
+from scripts.common import ROOT, UserError, file_hash, read_json, read_jsonl
 
 MODELS = ("base", "tuned")
 TINY = 50_000_000  # parameters
@@ -63,14 +63,11 @@ def find_subject(model: str, adapter: str | None, recipe: str | None = None, tem
     """
     import yaml
 
-    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
-        raise UserError(
-            f"{adapter}: found no adapter_config.json; expected the output_dir of a LoRA run that finished "
-            "(train first, or pass --adapter DIR)"
-        )
-    trained = Path(adapter) / "medcot.json" if adapter else None
-    if not recipe and trained and trained.is_file():
-        recipe = str(ROOT / read_json(trained)["recipe"])
+    if adapter and not Path(adapter, "adapter_config.json").is_file():
+        wanted = "expected the output_dir of a LoRA run that finished (train first, or pass --adapter DIR)"
+        raise UserError(f"{adapter}: found no adapter_config.json; {wanted}")
+    if adapter and not recipe and Path(adapter, "medcot.json").is_file():
+        recipe = str(ROOT / read_json(Path(adapter, "medcot.json"))["recipe"])
     if recipe and not Path(recipe).is_file():
         raise UserError(f"{recipe}: no such recipe; pass --recipe YAML, the file the adapter was trained with")
     settings = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) if recipe else {}
@@ -161,18 +158,15 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path, self.lock = Path(path), threading.Lock()
         self.rows: dict[str, dict] = {}
-        if self.path.exists():
-            data = self.path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole != data:  # a kill in the middle of a line
-                with self.path.open("r+b") as file:
-                    file.truncate(len(whole))
-            for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
-                try:
-                    row = json.loads(line)
-                    self.rows[row["key"]] = row
-                except (json.JSONDecodeError, KeyError) as error:
-                    raise UserError(f"{path}:{number}: not a finished item; delete this file and rerun") from error
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):  # a kill in the middle of a line
+            os.truncate(self.path, data.rfind(b"\n") + 1)
+        for line, row in read_jsonl(self.path):
+            if "key" not in row:
+                raise UserError(f"{path}:{line}: not a finished item; delete this file and rerun")
+            self.rows[row["key"]] = row
 
     def add(self, rows: Iterable[dict]) -> None:
         """Append rows (each has a ``key``) and flush them to the disk."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,66 +10,15 @@ from scripts.common import ROOT, UserError, file_hash, read_json
 from scripts.evaluate import accuracy, perplexity
 from scripts.evaluate.engine import R1_SAMPLING, Thinker
 from scripts.evaluate.instructions import load_prompts
-from scripts.evaluate.models import Store, Subject, find_subject
+from scripts.evaluate.models import Store, find_subject
 
+BENCHMARKS = ROOT / "data/benchmarks"
 INSTRUCTIONS = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")
 SMALL = 200 * 2**20  # bytes of weights; below it this is the demo's model and a few minutes must do
 DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
     True: {"budgets": (16, 32, 64), "answer_tokens": 32, "limit": 24, "batch": 32},
     False: {"budgets": (512, 2048), "answer_tokens": 512, "limit": 100, "batch": 16},
 }
-
-
-@dataclass
-class Plan:
-    """What will be evaluated, checked: models, files and settings."""
-
-    options: argparse.Namespace
-    run: dict[str, Any]
-    subject: Subject | None  # None: a server's models
-    small: bool
-    benchmarks: list[Path]
-    records: list[dict]
-    instructions: list[dict]
-    budgets: tuple[int, ...]
-    answer_tokens: int
-    limit: int | None
-    batch: int
-    seeds: tuple[int, ...]
-    sampling: dict[str, Any]
-    engines: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.out = ROOT / self.run["out"]
-        self.store = Store(self.out / "generations.jsonl")
-        # Without a judge the demo's model judges itself, which tests the path and informs about nothing else.
-        self.judges_itself = self.small and not self.options.judge_url
-
-    def thinker(self, engine: Any, seed: int, budgets: tuple[int, ...] = (), store: Store | None = None) -> Thinker:
-        """What asks one model; the same settings for all of them."""
-        about = (budgets or self.budgets, self.answer_tokens, self.sampling, seed)
-        return Thinker(engine, store or self.store, *about)
-
-    def settings(self) -> dict[str, Any]:
-        """What determines the numbers, for the JSON files and the report."""
-        engines = self.engines.values()
-        prefill = all(engine.prefill for engine in engines)
-        return {
-            "engine": self.options.engine,
-            "models": {name: engine.identity for name, engine in self.engines.items()},
-            "prompt": "the template's turn, then <think> opened for both models"
-            if prefill
-            else "the server's own chat template (no prefill, so no thinking budget)",
-            "prompt_frame": next(iter(engines)).prompt("{question}"),
-            "task_hash": file_hash(accuracy.TASKS / "choice.yaml"),
-            "budgets": self.budgets,
-            "answer_tokens": self.answer_tokens,
-            "sampling": self.sampling or "greedy",
-            "seeds": self.seeds,
-            "limit": self.limit,
-            "batch": self.batch,
-            "benchmarks": {path.name: file_hash(path) for path in self.benchmarks},
-        }
 
 
 def newest_run() -> dict[str, str]:
@@ -114,40 +62,63 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     return run | {"cutoff_len": options.cutoff_len or found.get("cutoff_len") or 2048}
 
 
-def make_plan(options: argparse.Namespace) -> Plan:
-    """Settle and check everything; raises UserError before any work."""
-    local = options.engine == "hf"
-    if not local and not (options.base_url and options.model):
-        raise UserError("--engine server needs --base-url http://HOST:PORT/v1 and --model NAME (tuned: --adapter NAME)")
-    run = describe(options)
-    subject = find_subject(run["model"], run["adapter"], run["recipe"]) if local else None
-    weights = sum(file.stat().st_size for file in Path(run["model"]).glob("*.safetensors"))
-    small = local and 0 < weights < SMALL
-    default = DEFAULTS[small]
-    benchmarks = [Path(path) for path in options.benchmarks or sorted((ROOT / "data/benchmarks").glob("*.jsonl"))]
-    if not benchmarks:
-        raise UserError("data/benchmarks holds no file; write one with python -m scripts.prepare.benchmarks")
-    for path in benchmarks:
-        accuracy.read_benchmark(path)
-    budgets = tuple(sorted({int(b) for b in " ".join(options.budget or []).replace(",", " ").split()}))
-    if any(budget < 1 for budget in budgets):
-        raise UserError(f"--budget: found {budgets}, expected positive numbers of tokens, e.g. --budget '256 1024'")
-    limit = options.limit if options.limit is not None else default["limit"]
-    if limit < 0:
-        raise UserError(f"--limit: found {limit}, expected a number of items, or 0 for all of them")
-    limit = limit or None
-    return Plan(
-        options=options,
-        run=run,
-        subject=subject,
-        small=small,
-        benchmarks=benchmarks,
-        records=perplexity.read_records(run["test_file"]) if run.get("test_file") else [],
-        instructions=[row for path in INSTRUCTIONS for row in load_prompts(path)[:limit]],
-        budgets=budgets or default["budgets"],
-        answer_tokens=options.answer_tokens or default["answer_tokens"],
-        limit=limit,
-        batch=options.batch_size or default["batch"],
-        seeds=tuple(options.seeds or [42]),
-        sampling=R1_SAMPLING if options.sampling == "r1" else {},
-    )
+class Plan:
+    """What will be evaluated: models, files and settings, from the command's options. UserError before any work."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        local = options.engine == "hf"
+        if not local and not (options.base_url and options.model):
+            wanted = "--base-url http://HOST:PORT/v1 and --model NAME (tuned: --adapter NAME)"
+            raise UserError(f"--engine server needs {wanted}")
+        self.options, self.run, self.engines = options, describe(options), {}
+        run = self.run
+        self.subject = find_subject(run["model"], run["adapter"], run["recipe"]) if local else None
+        weights = sum(file.stat().st_size for file in Path(run["model"]).glob("*.safetensors"))
+        self.small = local and 0 < weights < SMALL
+        # Without a judge the demo's model judges itself, which tests the path and informs about nothing else.
+        self.judges_itself = self.small and not options.judge_url
+        self._settle(options, DEFAULTS[self.small])
+        self.benchmarks = [Path(path) for path in options.benchmarks or sorted(BENCHMARKS.glob("*.jsonl"))]
+        if not self.benchmarks:
+            raise UserError("data/benchmarks holds no file; write one with python -m scripts.prepare.benchmarks")
+        for path in self.benchmarks:
+            accuracy.read_benchmark(path)
+        self.instructions = [row for path in INSTRUCTIONS for row in load_prompts(path)[: self.limit]]
+        self.records = perplexity.read_records(run["test_file"]) if run.get("test_file") else []
+        self.out = ROOT / run["out"]
+        self.store = Store(self.out / "generations.jsonl")
+
+    def _settle(self, options: argparse.Namespace, default: dict[str, Any]) -> None:
+        budgets = {int(budget) for budget in " ".join(options.budget or []).replace(",", " ").split()}
+        self.budgets: tuple[int, ...] = tuple(sorted(budgets)) or default["budgets"]
+        if self.budgets[0] < 1:
+            raise UserError(f"--budget: found {budgets}, expected positive numbers of tokens, e.g. --budget '256 1024'")
+        limit = options.limit if options.limit is not None else default["limit"]
+        if limit < 0:
+            raise UserError(f"--limit: found {limit}, expected a number of items, or 0 for all of them")
+        self.limit: int | None = limit or None
+        self.answer_tokens: int = options.answer_tokens or default["answer_tokens"]
+        self.batch: int = options.batch_size or default["batch"]
+        self.seeds: tuple[int, ...] = tuple(options.seeds or [42])
+        self.sampling = R1_SAMPLING if options.sampling == "r1" else {}
+
+    def thinker(self, engine: Any, seed: int, budgets: tuple[int, ...] = (), store: Store | None = None) -> Thinker:
+        """What asks one model; the same settings for all of them."""
+        about = (budgets or self.budgets, self.answer_tokens, self.sampling, seed)
+        return Thinker(engine, store or self.store, *about)
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the numbers, for the JSON files and the report."""
+        prompt = "the template's turn, then <think> opened for both models"
+        if not all(engine.prefill for engine in self.engines.values()):
+            prompt = "the server's own chat template (no prefill, so no thinking budget)"
+        about = {name: getattr(self, name) for name in ("budgets", "answer_tokens", "seeds", "limit", "batch")}
+        return about | {
+            "engine": self.options.engine,
+            "models": {name: engine.identity for name, engine in self.engines.items()},
+            "prompt": prompt,
+            "prompt_frame": self.engines["base"].prompt("{question}"),
+            "task_hash": file_hash(accuracy.TASKS / "choice.yaml"),
+            "sampling": self.sampling or "greedy",
+            "benchmarks": {path.name: file_hash(path) for path in self.benchmarks},
+        }

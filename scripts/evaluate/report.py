@@ -174,19 +174,20 @@ def pictures(results: dict[str, Any], history: list[dict]) -> dict[str, bytes]:
     """Name → PNG of every plot for which there are numbers."""
     found = {}
     changes = [(label, cell.get("difference") or {}) for label, cell, _ in shares(results)]
-    shown = [(label, d) for label, d in changes if d.get("ci95")]
-    forest = [(label, d["value"] * 100, [end * 100 for end in d["ci95"]], verdict(d) == "gain") for label, d in shown]
-    if forest:
+    if changes := [(label, change) for label, change in changes if change.get("ci95")]:
         words = "tuned − base in percentage points (95% interval; right of 0 is better)"
-        found["differences"] = plots.differences(forest, words)
+        found["differences"] = plots.differences(changes, "value", 100, words)
     if tasks := results["accuracy"].get("tasks"):
-        found["accuracy_by_budget"] = plots.budgets(tasks)
+        panels = {task: about["budgets"] for task, about in tasks.items()}
+        chance = {task: about["chance"] for task, about in tasks.items()}
+        found["accuracy_by_budget"] = plots.curves(panels, "acc", 100, "budget (tokens)", "accuracy (%)", chance)
     if result := results["perplexity"]:
         changes = [(label, cell.get("difference") or {}) for label, cell in perplexity_groups(result).items()]
-        if forest := [(label, d["ppl"], d["ci95"], d["gain"]) for label, d in changes if d.get("ppl") is not None]:
+        if changes := [(label, change) for label, change in changes if change.get("ppl") is not None]:
             words = "perplexity, tuned − base (95% interval; left of 0 is better)"
-            found["perplexity_difference"] = plots.differences(forest, words)
-        found["perplexity_by_length"] = plots.lengths(result["lengths"])
+            found["perplexity_difference"] = plots.differences(changes, "ppl", 1, words)
+        words = "response length (tokens)", "perplexity"
+        found["perplexity_by_length"] = plots.curves({"": result["lengths"]}, "ppl", 1, *words, {})
     if history:
         found["training_curves"] = plots.training_curves(history)
     return found
@@ -229,12 +230,8 @@ def render(form: str, found: dict[str, Any], card: bool = False) -> str:
     )
     helpers = (number, interval, comparison, sides, win_verdict, perplexity_groups)
     environment.globals |= {helper.__name__: helper for helper in helpers}
-    environment.globals |= {
-        "notice": NOTICE,
-        "notice_zh": NOTICE_ZH,
-        "chinese": read_json(TEMPLATES / "report_zh.json"),
-    }
-    return environment.get_template("report.j2").render(found, form=f"{form}.j2", card=card)
+    words = {"notice": NOTICE, "notice_zh": NOTICE_ZH, "chinese": read_json(TEMPLATES / "report_zh.json")}
+    return environment.get_template("report.j2").render(found, **words, form=f"{form}.j2", card=card)
 
 
 def write_report(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.common import provenance, write_json, write_jsonl
+from scripts.common import file_hash, provenance, write_json, write_jsonl
 from scripts.evaluate import accuracy, controls, judge, perplexity
 from scripts.evaluate.answers import format_problems, split_reasoning
 from scripts.evaluate.client import Client
@@ -94,7 +94,12 @@ def instructions(plan: Plan) -> None:
 def held_out(plan: Plan) -> list[dict]:
     """Both models' answers to held-out questions, and their form."""
     prompts = [
-        {"id": str(row["id"]), "lang": row["lang"], "prompt": row["input"], "reference": judge.reference_of(row)}
+        {
+            "id": str(row["id"]),
+            "lang": row["lang"],
+            "prompt": row["input"],
+            "reference": split_reasoning(row["output"]).answer,
+        }
         for row in plan.records[: plan.limit]
     ]
     with step(plan, "format") as result:
@@ -129,7 +134,8 @@ def judged(plan: Plan, rows: list[dict]) -> None:
     else:
         print("no --judge-url: free-form accuracy and pairwise preference are left out", flush=True)
         return
-    about = {"judge": identity, "self": plan.judges_itself, "prompts": judge.prompt_hashes()}
+    prompts = {path.name: file_hash(path) for path in sorted(judge.PROMPTS.glob("*.txt"))}
+    about = {"judge": identity, "self": plan.judges_itself, "prompts": prompts}
     store = Store(plan.out / "verdicts.jsonl")
     for name, compared, verdicts_on, summarise in (
         ("freeform", rows, judge.freeform, judge.summarise_freeform),
@@ -144,6 +150,10 @@ def judged(plan: Plan, rows: list[dict]) -> None:
 def run_controls(plan: Plan, rows: list[dict]) -> None:
     """The negative controls; the second run of the base model has a store of its own, so it is really asked again."""
     last, first_file = str(plan.budgets[-1]), plan.benchmarks[0]
+
+    def rescore(choice: str | None, key: str) -> float:  # by the evaluation's own scorer
+        return float(accuracy.is_right({"outputs": {last: {"choice": choice}}, "answer_idx": key}, last))
+
     with step(plan, "controls") as result:
         engine = copy.copy(plan.engines["base"])
         engine.batch_size = min(RETRY_BATCH, engine.batch_size)
@@ -157,17 +167,13 @@ def run_controls(plan: Plan, rows: list[dict]) -> None:
         for name in plan.engines:
             mine = [row for row in rows if (row["model"], row["seed"]) == (name, plan.seeds[0])]
             choices, keys = [row["outputs"][last]["choice"] for row in mine], [row["answer_idx"] for row in mine]
-            outcome = controls.shuffled_answers(choices, keys, _rescore)
+            outcome = controls.shuffled_answers(choices, keys, rescore)
             found.append(outcome | {"name": f"shuffled_answers ({name})"})
         pairs = [{"id": str(i), "question": "q", "reference": "r", "base": "b", "tuned": f"t{i}"} for i in range(20)]
         with tempfile.TemporaryDirectory() as folder:
             outcomes = judge.pairwise(pairs, lambda _: "[[A]]", {}, Store(Path(folder) / "verdicts.jsonl"))
         found.append(controls.judge_says_first([row["outcome"] for row in outcomes]))
         result["controls"] = found
-
-
-def _rescore(choice: str | None, key: str) -> float:
-    return float(accuracy.is_right({"outputs": {"": {"choice": choice}}, "answer_idx": key}, ""))
 
 
 def run(plan: Plan) -> Path:

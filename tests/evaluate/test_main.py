@@ -82,8 +82,8 @@ def test_bad_settings_are_told_before_any_work(tmp_path):
     base, adapter = build_tiny(tmp_path)
     benchmark = write_benchmark(tmp_path / "b.jsonl", 2)
     given = {"model": base, "adapter": adapter, "benchmarks": [str(benchmark)]}
-    assert plan.make_plan(options(**given, budget=["64 8", "16,8"])).budgets == (8, 16, 64)
-    assert plan.make_plan(options(**given)).small
+    assert plan.Plan(options(**given, budget=["64 8", "16,8"])).budgets == (8, 16, 64)
+    assert plan.Plan(options(**given)).small
     for change, message in (
         ({"budget": ["0"]}, "--budget"),
         ({"limit": -1}, "--limit"),
@@ -91,7 +91,7 @@ def test_bad_settings_are_told_before_any_work(tmp_path):
         ({"benchmarks": [str(tmp_path / "none.jsonl")]}, "no such file"),
     ):
         with pytest.raises(UserError, match=message):
-            plan.make_plan(options(**{**given, **change}))
+            plan.Plan(options(**{**given, **change}))
 
 
 def test_help_loads_nothing_heavy():
