@@ -2,7 +2,6 @@
 
     make demo                                    the bundled sample
     make demo SOURCE=my_records.json             own records, in directories of their own
-    python -m scripts.demo --gpu --source A B --text C D      110 million weights and Unsloth, on an NVIDIA GPU
 
 Sample -> prepare -> a tiny base model, taught a little -> its perplexity -> QLoRA by llamafactory-cli -> perplexity of
 the tuned model -> report. Stopped at any point, the same command goes on from what is whole. The tiny model is a
@@ -19,58 +18,28 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from scripts import run_dir
-from scripts.common import (
-    NOTICE,
-    ROOT,
-    UserError,
-    file_hash,
-    read_json,
-    read_jsonl,
-    run_main,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from scripts.common import NOTICE, ROOT, UserError, file_hash, read_json, run_main, write_json, write_text
 from scripts.preflight import load_recipe
-from scripts.prepare.load import read_rows
-from scripts.tiny import strings
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
-TRAIN = [*PYTHON, "llamafactory.cli", "train"]  # llamafactory-cli, also where it is not on the PATH
+TRAIN = [str(Path(sys.executable).with_name("llamafactory-cli")), "train"]
 TINY_NOTICE = f"The tiny model is a demonstration of the steps and knows no medicine. {NOTICE}"
-
-
-class Size(NamedTuple):
-    """Which model a walk starts from, its shape, and the recipes that teach it."""
-
-    start: str
-    shape: list[str]
-    pretrain: str
-    qlora: str
-    suffix: str
-
-
-CPU = Size("tiny_init", [], "examples/pretrain_cpu.yaml", "examples/qlora_cpu.yaml", "")
-SHAPE_100M = ["--hidden", "768", "--layers", "12", "--vocab", "16384"]
-GPU = Size("init_100m", SHAPE_100M, "examples/pretrain_100m.yaml", "examples/qlora_100m.yaml", "-gpu")
 
 
 class Demo:
     """One walk along the road: where its files lie, and the seconds and peak memory of each step."""
 
-    def __init__(self, sources: list[str], texts: list[str], gpu: bool = False) -> None:
-        slug = re.sub(r"\W+", "_", Path(sources[-1]).stem).strip("_").lower()
-        self.sources, self.texts, self.size = sources, texts, GPU if gpu else CPU
-        self.suffix = self.size.suffix + ("" if gpu or sources == [SAMPLE] else f"-{slug}")
+    def __init__(self, source: str) -> None:
+        slug = re.sub(r"\W+", "_", Path(source).stem).strip("_").lower()
+        self.source, self.suffix = source, "" if source == SAMPLE else f"-{slug}"
         self.data, self.results = Path(f"data/demo{self.suffix}"), Path(f"results/demo{self.suffix}")
-        own = self.suffix.removeprefix(self.size.suffix)
-        names = (self.size.start, Path(self.size.pretrain).stem, Path(self.size.qlora).stem)
-        self.tiny, self.base, self.tuned = (Path(f"saves/{name}{own}") for name in names)
+        self.tiny, self.base, self.tuned = (
+            Path(f"saves/{name}{self.suffix}") for name in ("tiny_init", "pretrain_cpu", "qlora_cpu")
+        )
         steps_file = self.results / "steps.json"
         self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
         self.number = 0
@@ -87,8 +56,7 @@ class Demo:
         log = self.results / "logs" / f"{self.number}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         env = {key: value for key, value in os.environ.items() if key not in ("FORCE_TORCHRUN", "NPROC_PER_NODE")}
-        env |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        env |= {"CUDA_VISIBLE_DEVICES": "0" if self.size is GPU else ""}
+        env |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         env |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while they wait make a busy machine 6 times slower
         start = time.perf_counter()
         with log.open("w") as stream:
@@ -143,7 +111,7 @@ class Demo:
             [
                 *[*PYTHON, "scripts.evaluate", "perplexity", "--model", str(self.base), *adapter],
                 *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "2048"],
-                *["--recipe", self.size.qlora, "--out", str(self.results)],
+                *["--recipe", "examples/qlora_cpu.yaml", "--out", str(self.results)],
             ],
             self.results / "perplexity.json",
         )
@@ -151,13 +119,13 @@ class Demo:
     def build_tiny(self) -> None:
         self.announce("Build a tiny model and its tokenizer", self.tiny)
         marker = self.tiny / "source.sha256"
-        wanted = file_hash(*self.sources, *self.texts, ROOT / "scripts/tiny.py")
+        wanted = file_hash(self.source, ROOT / "scripts/tiny.py")
         if marker.exists() and marker.read_text() == wanted:
             print("      built earlier from these records: kept")
             return
         self.step(
             "Build a tiny model and its tokenizer",
-            [*PYTHON, "scripts.tiny", *self.sources, *self.texts, "--out", str(self.tiny), *self.size.shape],
+            [*PYTHON, "scripts.tiny", self.source, "--out", str(self.tiny)],
             self.tiny,
         )
         write_text(marker, wanted)
@@ -167,18 +135,15 @@ class Demo:
         self.step(
             "Prepare the records",
             [
-                *[*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"],
+                *[*PYTHON, "scripts.prepare", self.source, "--out", str(self.data), "--name", "demo"],
                 *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "2048"],
                 *["--val", "0.05", "--test", "0.25"],
             ],
             self.data,
         )
         registry = read_json(self.data / "dataset_info.json")
-        # LLaMA-Factory's stage pt reads one column as plain text: the training split's outputs, and the added texts.
-        rows = [{"text": row["output"]} for _, row in read_jsonl(self.data / "demo_train.jsonl")]
-        rows += [{"text": "\n".join(strings(row))} for file in self.texts for _, row in read_rows(file)]
-        write_jsonl(self.data / "demo_pretrain.jsonl", rows)
-        registry["demo_pretrain"] = {"file_name": "demo_pretrain.jsonl", "columns": {"prompt": "text"}}
+        # LLaMA-Factory's stage pt reads one column as plain text: the training split's outputs.
+        registry["demo_pretrain"] = {"file_name": "demo_train.jsonl", "columns": {"prompt": "output"}}
         write_json(self.data / "dataset_info.json", registry)
 
     def run(self) -> None:
@@ -187,19 +152,19 @@ class Demo:
         data, base = f"{self.data}", f"{self.base}"
         self.train(
             "Teach the base model (stage: pt)",
-            self.size.pretrain,
+            "examples/pretrain_cpu.yaml",
             {"model_name_or_path": str(self.tiny), "dataset_dir": data, "output_dir": base},
         )
         self.perplexity("Perplexity of the base model")
         self.train(
             "QLoRA fine-tune (4-bit NF4)",
-            self.size.qlora,
+            "examples/qlora_cpu.yaml",
             {"model_name_or_path": base, "dataset_dir": data, "output_dir": str(self.tuned)},
         )
         self.perplexity("Perplexity of the tuned model", "--adapter", str(self.tuned))
         run = {
             "name": f"demo{self.suffix}",
-            "recipe": self.size.qlora,
+            "recipe": "examples/qlora_cpu.yaml",
             "model": base,
             "adapter": str(self.tuned),
             "train_dir": str(self.tuned),
@@ -254,16 +219,11 @@ def main() -> None:
         epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n\n" + TINY_NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--source", nargs="+", default=[SAMPLE], help=f"raw records (default: {SAMPLE})")
-    parser.add_argument(
-        "--text", nargs="+", default=[], help="more files of records, plain text for the base model only"
-    )
-    parser.add_argument("--gpu", action="store_true", help="a model of 110 million weights, and Unsloth")
+    parser.add_argument("--source", default=SAMPLE, help="raw records (default: %(default)s)")
     args = parser.parse_args()
-    for file in (*args.source, *args.text):
-        if not Path(file).exists():
-            raise UserError(f"{file}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
-    Demo(args.source, args.text, args.gpu).run()
+    if not Path(args.source).exists():
+        raise UserError(f"{args.source}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
+    Demo(args.source).run()
 
 
 if __name__ == "__main__":

@@ -101,16 +101,13 @@ def main() -> None:
         description="Build the demo's tiny model (random weights) and its tokenizer from raw records.",
         epilog="example: python -m scripts.tiny data/sample.jsonl --out saves/tiny_init",
     )
-    parser.add_argument("source", nargs="+", help="raw records whose words the vocabulary is learned from")
+    parser.add_argument("source", help="raw records whose words the vocabulary is learned from")
     parser.add_argument("--out", type=Path, default=Path("saves/tiny_init"), help="folder (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=256, help="width (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--vocab", type=int, default=2048, help="tokens of the vocabulary (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
-    texts = [text for source in args.source for _, row in read_rows(source) for text in strings(row)]
-    build_tokenizer(texts, args.out, args.vocab)
-    build_model(args.out, args.hidden, args.layers, args.seed)
+    texts = [text for _, row in read_rows(args.source) for text in strings(row)]
+    build_tokenizer(texts, args.out)
+    build_model(args.out, seed=args.seed)
 
 
 if __name__ == "__main__":

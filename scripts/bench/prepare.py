@@ -215,6 +215,7 @@ def measured(command: list[str]) -> dict[str, float]:
 
 def floor(path: str, tokenizer: str) -> None:
     """Read every row and tokenise its text once, with the library's own threads; prints the tokens."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # scripts.prepare, once imported, has switched it off for children
     from itertools import islice
 
     import orjson

@@ -26,7 +26,8 @@ class Road:
             {"input": row["Question"], "output": f"<think>\n{row['Complex_CoT']}\n</think>\n\n{row['Response']}"}
             for row in rows
         ]
-        build_tokenizer([row["input"] + row["output"] for row in self.rows], self.model)
+        # 2,000 tokens in 2,048 rows: Unsloth needs room for a padding token of its own
+        build_tokenizer([row["input"] + row["output"] for row in self.rows], self.model, vocab_size=2000)
         build_model(self.model, hidden=256, layers=4)
         (folder / "rows.jsonl").write_text("".join(json.dumps(row | {"lang": "en"}) + "\n" for row in self.rows))
         columns = {"prompt": "input", "response": "output"}
