@@ -34,8 +34,9 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
             f"API_KEY=$(openssl rand -hex 16) python -m scripts.serve {kind} --host {host}"
         )
     env = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    # Answers beyond MAX_CONCURRENT wait their turn. Each is a thread with its own KV cache; none are batched.
-    env["MAX_CONCURRENT"] = os.environ.get("MAX_CONCURRENT", "4")
+    # Answers beyond it wait. Each is a thread with its own KV cache and none are batched: 2 cost no speed in all
+    # (docs/bench_serve.json), and a long answer does not block everyone else; 4 cost a third.
+    env["MAX_CONCURRENT"] = os.environ.get("MAX_CONCURRENT", "2")
     if kind == "webchat":
         return env | {"GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(port), "GRADIO_SHARE": "False"}
     return env | {"API_HOST": host, "API_PORT": str(port), "API_KEY": key, "API_VERBOSE": "0"}
@@ -116,6 +117,7 @@ def serve_webchat(host: str, port: int, key: str) -> None:
 
     interface.Engine = Engine
     page = interface.create_web_demo().queue()
+    next(block for block in page.blocks.values() if isinstance(block, gradio.Chatbot)).label = "MedCoT"
     with page:
         gradio.Markdown(f"**{NOTICE}** **{NOTICE_ZH}**")
     page.children.insert(0, page.children.pop())

@@ -27,15 +27,15 @@ def test_the_servers_start_closed_and_quiet(monkeypatch):
         "API_HOST": "127.0.0.1",
         "API_PORT": "8000",
         "API_VERBOSE": "0",
-        "MAX_CONCURRENT": "4",
+        "MAX_CONCURRENT": "2",
     }.items() <= api.items()
     webchat = environment("webchat", "localhost", 7861)
     assert {"GRADIO_SERVER_NAME": "localhost", "GRADIO_SHARE": "False"}.items() <= webchat.items()
     for env in (api, webchat):
         assert env["GRADIO_ANALYTICS_ENABLED"] == "False"
         assert env["HF_HUB_DISABLE_TELEMETRY"] == "1"
-    monkeypatch.setenv("MAX_CONCURRENT", "2")
-    assert environment("api", "127.0.0.1", 8000)["MAX_CONCURRENT"] == "2"
+    monkeypatch.setenv("MAX_CONCURRENT", "8")
+    assert environment("api", "127.0.0.1", 8000)["MAX_CONCURRENT"] == "8"
 
 
 @pytest.mark.parametrize(

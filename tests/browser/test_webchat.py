@@ -125,9 +125,9 @@ def test_an_answer_streams_in_with_its_thought_folded_apart(page, language, ques
     assert not any(reply in state for state in open_thoughts)
     answer.locator("summary").click()
     assert answer.locator("details").get_attribute("open") is None, "it folds"
-    if os.environ.get("MEDCOT_SHOTS") and language == "en":
+    if os.environ.get("MEDCOT_SHOTS"):
         answer.locator("summary").click()
-        page.screenshot(path=Path(os.environ["MEDCOT_SHOTS"]) / "webchat.png", full_page=True)
+        page.screenshot(path=Path(os.environ["MEDCOT_SHOTS"]) / f"webchat_{language}.png", full_page=True)
     if language == "zh":
         choose_language(page, "en")
 
