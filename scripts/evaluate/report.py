@@ -175,7 +175,7 @@ def pictures(results: dict[str, Any], history: list[dict]) -> dict[str, bytes]:
     found = {}
     changes = [(label, cell.get("difference") or {}) for label, cell, _ in shares(results)]
     if changes := [(label, change) for label, change in changes if change.get("ci95")]:
-        words = "tuned − base in percentage points (95% interval; right of 0 is better)"
+        words = "tuned − base, percentage points (95% interval; right is better)"
         found["differences"] = plots.differences(changes, "value", 100, words)
     if tasks := results["accuracy"].get("tasks"):
         panels = {task: about["budgets"] for task, about in tasks.items()}

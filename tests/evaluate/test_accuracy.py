@@ -88,6 +88,15 @@ def test_local_models_are_forced_at_the_budget_and_resume(subject, tmp_path, mon
     assert len(calls) == before, "a finished item was asked again"
 
 
+def test_a_finished_item_is_read_again_whatever_the_model_said(tmp_path):
+    said = "line\u2028separator, next\x85line, return\r and feed\x0c"
+    Store(tmp_path / "s.jsonl").add([{"key": "k", "text": said}])
+    assert Store(tmp_path / "s.jsonl").rows == {"k": {"key": "k", "text": said}}
+    (tmp_path / "s.jsonl").write_text('{"text": "no key"}\n')
+    with pytest.raises(UserError, match=r"s\.jsonl:1: not a finished item"):
+        Store(tmp_path / "s.jsonl")
+
+
 def test_the_prompt_is_the_templates_with_an_opened_thought(subject):
     local = engine.LocalEngine(subject, "base")
     text = "发热3天, what now?"
