@@ -54,6 +54,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     options = ["webchat.yaml", "--port", str(port)]
     with running([*command, *options], port, folder / "log", PYTHONPATH=str(ROOT), API_KEY=""):
         yield f"http://127.0.0.1:{port}"
+    log = (folder / "log").read_text()
+    assert [word for word in ("fever", "发热", "pwned") if word in log] == [], "what was typed or answered is logged"
 
 
 @pytest.fixture
