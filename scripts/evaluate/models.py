@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ class Subject:
 
     def identity(self, name: str) -> dict[str, Any]:
         """What determines a model's outputs: hashes of its files, precision and template."""
-        adapter = weights_hash(self.adapter) if name == "tuned" and self.adapter else None
-        return {"model": weights_hash(self.model), "adapter": adapter, **self.precision, "template": self.template}
+        adapter = self.hashes[self.adapter] if name == "tuned" else None
+        return {"model": self.hashes[self.model], "adapter": adapter, **self.precision, "template": self.template}
+
+    @cached_property
+    def hashes(self) -> dict[str | None, str | None]:
+        """Model and adapter → hash of their files, read once."""
+        return {path: path and weights_hash(path) for path in (self.model, self.adapter)}
 
     def loaded(self) -> tuple[Any, Any, Any]:
         """Model, tokenizer and template, loaded once."""
@@ -88,7 +93,6 @@ def reachable(model: str) -> str:
     return try_download_model_from_other_hub(ModelArguments(model_name_or_path=model))
 
 
-@cache
 def weights_hash(path: str) -> str:
     """SHA-256 of a folder's configuration, tokenizer and weights; for a hub id, the id and its resolved revision."""
     folder = Path(reachable(path))

@@ -172,8 +172,6 @@ def test_the_judge_path_against_llamafactorys_own_server(tmp_path):
     assert "UNINFORMATIVE" in text
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_model_that_judges_itself_is_asked_in_both_orders_and_resumes(tmp_path, monkeypatch):
     from scripts.evaluate import engine, judge, models
     from tests.evaluate.test_judge import pair
