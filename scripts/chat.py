@@ -110,7 +110,7 @@ class Page:
         with gr.Row(elem_id="tools"):
             self.compare = gr.Checkbox(True, visible="base" in self.servers, container=False, elem_id="compare")
             budgets = all(server.budgets for server in self.servers.values())
-            self.budget = gr.Slider(0, 4096, 0, step=128, visible=budgets, elem_id="budget")
+            self.budget = gr.Slider(0, 4096, 0, step=128, visible=budgets, show_reset_button=False, elem_id="budget")
             self.new, self.save = gr.Button(size="sm", elem_id="new"), gr.Button(size="sm", elem_id="save")
 
     def words(self, language: str) -> dict:

@@ -3,6 +3,10 @@ const mend = () => {
   const chosen = document.querySelector("#language input:checked")?.value;
   if (chosen) document.documentElement.lang = chosen === "zh" ? "zh-CN" : "en";
   document.querySelectorAll("[data-testid][aria-label*='message:']").forEach((element) => element.removeAttribute("aria-label"));
+  document.querySelectorAll("#budget input").forEach((element) => {
+    const label = document.querySelector("#budget [data-testid=block-info]")?.textContent.trim();
+    if (label && element.ariaLabel !== label) element.ariaLabel = label;
+  });
   document.querySelectorAll("[role=log]").forEach((element) => {
     const label = element.closest(".block")?.querySelector("[data-testid=block-label]")?.textContent.trim();
     if (label && element.ariaLabel !== label) element.ariaLabel = label;

@@ -249,6 +249,16 @@ def test_every_label_is_in_the_chosen_language(site, visit, language):
     assert page.evaluate("document.documentElement.lang") == {"zh": "zh-CN", "en": "en"}[language]
 
 
+def test_two_visitors_see_their_own_conversation(site, visit):
+    first, second = visit(site.url), visit(site.url, "zh-CN")
+    send(first, "[first] so that the answers overlap " + "fever " * 20)
+    send(second, "[second] so that the answers overlap " + "cough " * 20)
+    assert "[first]" in done(first)
+    assert "[second]" in done(second)
+    assert not {"cough", TEXTS["zh"]["send"]} & set(first.locator("body").inner_text().split())
+    assert not {"fever", TEXTS["en"]["send"]} & set(second.locator("body").inner_text().split())
+
+
 def test_light_and_dark(site, visit):
     page = visit(site.url)
     colour = "getComputedStyle(document.querySelector('#tuned')).backgroundColor"
@@ -313,8 +323,10 @@ def test_a_server_that_dies_is_a_message_and_the_page_recovers(frail, visit):
 
 def test_a_thinking_budget_is_offered_where_the_engine_allows_it(site, frail, visit):
     assert not visit(site.url).locator("#budget").is_visible()
-    page = visit(frail.url)
-    page.get_by_text(TEXTS["en"]["budget"]).wait_for()
+    page = visit(frail.url, "zh-CN")
+    page.get_by_text(TEXTS["zh"]["budget"]).wait_for()
+    said = [each.get_attribute("aria-label") for each in page.locator("#budget input").all()]
+    assert said == [TEXTS["zh"]["budget"]] * 2, "Gradio's own are in English"
     page.locator("#budget input[type=number]").fill("128")
     page.keyboard.press("Tab")
     with serve(frail.script, frail.port):
