@@ -91,7 +91,7 @@ def own_server(recipe: str, overrides: list[str], name: str) -> Iterator[Callabl
             print(f"\rloading {name}: {time.monotonic() - began:.0f} s", end="", file=sys.stderr, flush=True)
             time.sleep(0.5)
         log.seek(0)
-        raise UserError(f"{name}: the model's server ended:\n{log.read().decode(errors='replace')[-2000:]}")
+        raise UserError(f"\n{name}: the model's server ended:\n{log.read().decode(errors='replace')[-2000:]}")
 
     try:
         yield loaded
