@@ -52,6 +52,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def load_recipe(
+    path: str, overrides: list[str], keys: tuple[str, ...] = ("model_name_or_path", "dataset", "output_dir")
+) -> dict[str, Any]:
+    """A recipe with its KEY=VALUE overrides merged as LLaMA-Factory does; UserError where one of ``keys`` is not."""
+    from omegaconf import OmegaConf
+
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such recipe; see yamls/ and examples/")
+    try:
+        recipe = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(overrides)))
+    except Exception as error:  # the YAML and OmegaConf libraries each raise their own kinds
+        raise UserError(f"{path}: not a YAML mapping: {error}") from error
+    missing = [key for key in keys if not isinstance(recipe, dict) or not recipe.get(key)]
+    if missing:
+        raise UserError(f"{path}: expected keys {', '.join(keys)}; missing: {', '.join(missing)}. See yamls/")
+    return recipe
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
     with atomic_path(path) as temporary:

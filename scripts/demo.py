@@ -20,8 +20,7 @@ import time
 from pathlib import Path
 
 from scripts import run_dir
-from scripts.common import NOTICE, ROOT, UserError, file_hash, read_json, run_main, write_json, write_text
-from scripts.preflight import load_recipe
+from scripts.common import NOTICE, ROOT, UserError, file_hash, load_recipe, read_json, run_main, write_json, write_text
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]

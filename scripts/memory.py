@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from scripts.common import UserError, run_main
+from scripts.common import UserError, load_recipe, run_main
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per 64 weights, a float per 256 scales
 CONTEXT_GIB = 0.5  # CUDA's own context and kernels, outside of what PyTorch reserves
@@ -69,8 +69,6 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()
     from transformers import AutoConfig
-
-    from scripts.preflight import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)
     try:

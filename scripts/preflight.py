@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts import run_dir
-from scripts.common import UserError, read_jsonl, run_main, write_json
+from scripts.common import UserError, load_recipe, read_jsonl, run_main, write_json
 
 # Both languages, digits, units, line breaks: transformers 5 loses every space and Chinese character of these.
 ROUND_TRIP = (
@@ -57,22 +57,6 @@ class Run:
     @property
     def model(self) -> str:
         return str(self.recipe["model_name_or_path"])
-
-
-def load_recipe(path: str, overrides: list[str]) -> dict[str, Any]:
-    """The recipe with its KEY=VALUE overrides merged as LLaMA-Factory merges them; UserError if it is no mapping."""
-    from omegaconf import OmegaConf
-
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such recipe; see yamls/ and examples/")
-    try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(overrides))
-        recipe = OmegaConf.to_container(merged)
-    except Exception as error:  # the YAML and OmegaConf libraries each raise their own kinds
-        raise UserError(f"{path}: not a YAML mapping: {error}") from error
-    if not isinstance(recipe, dict) or not {"model_name_or_path", "output_dir", "dataset"} <= recipe.keys():
-        raise UserError(f"{path}: expected keys model_name_or_path, dataset and output_dir; see yamls/qlora.yaml")
-    return recipe
 
 
 def check_recipe(run: Run) -> Iterator[Check]:

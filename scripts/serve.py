@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.common import NOTICE, UserError, run_main
+from scripts.common import NOTICE, UserError, load_recipe, run_main
 
 Kind = Literal["webchat", "api"]
 PORTS = {"webchat": 7860, "api": 8000}
@@ -44,14 +44,7 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
 
 def check_models(path: str, overrides: list[str]) -> None:
     """Raise UserError, before a minute of imports, where the recipe or a local model or adapter of it is missing."""
-    from omegaconf import OmegaConf
-
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such recipe; see yamls/webchat.yaml and examples/webchat_cpu.yaml")
-    try:
-        recipe: dict[str, Any] = dict(OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(overrides)))
-    except Exception as error:  # the YAML and OmegaConf libraries each raise their own kinds
-        raise UserError(f"{path}: not a YAML mapping: {error}") from error
+    recipe = load_recipe(path, overrides, ("model_name_or_path",))
     for key, file in (("model_name_or_path", "config.json"), ("adapter_name_or_path", "adapter_config.json")):
         for name in str(recipe.get(key) or "").split(","):
             hub_id = name.count("/") == 1 and not name.startswith(("saves/", ".", "/"))

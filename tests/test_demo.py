@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts import demo, preflight, run_dir
-from scripts.common import UserError
+from scripts.common import UserError, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "examples/qlora_cpu.yaml"
@@ -69,7 +69,7 @@ def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, over
     losses = [json.loads(line).get("loss") for line in (output / "trainer_log.jsonl").read_text().splitlines()]
     assert all(0 < loss < 20 for loss in losses if loss is not None)
     assert losses
-    wanted = run_dir.identity(recipe, preflight.load_recipe(recipe, overrides))
+    wanted = run_dir.identity(recipe, load_recipe(recipe, overrides))
     assert run_dir.state(output, wanted) == "finished"
 
 
