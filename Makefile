@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # On a CPU that others use too, threads that spin while they wait cost 6 times the time (12 QLoRA steps: 31 s, or 5 s).
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo train eval review webchat api chat test test-all lint clean
+.PHONY: help setup lock demo train eval review webchat api chat export test test-all lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 11
@@ -42,6 +42,9 @@ api: setup ## an OpenAI-compatible server on 127.0.0.1:8000; RECIPE=yamls/webcha
 
 chat: setup ## the chat page on 127.0.0.1:7863, with a server of its own; RECIPE=yamls/webchat.yaml ARGS=--compare
 	@$(PY) -m scripts.chat --recipe $(or $(RECIPE),yamls/webchat.yaml) $(ARGS)
+
+export: setup ## merge the adapter, say what that changed, Modelfile for Ollama; RECIPE=yamls/merge.yaml ARGS="key=value"
+	@$(PY) -m scripts.export $(or $(RECIPE),yamls/merge.yaml) $(ARGS)
 
 test: setup ## core tests, no network, no GPU
 	$(PY) -m pytest $(ARGS)
