@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from scripts.common import ASSISTANT, BOS, EOS, USER
+from scripts.tiny import build_model, build_tokenizer
 
 TEXTS = [
     "A 54-year-old man has crushing chest pain for two hours; the ECG shows ST elevation. The answer is B.",
@@ -18,30 +18,14 @@ def build_tiny(folder: Path) -> tuple[str, str]:
     """Write a base model and an adapter; returns their folders."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet))
-    tokenizer.add_special_tokens([BOS, EOS])
-    tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in (USER, ASSISTANT, "<think>", "</think>")])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS)
     torch.set_num_threads(1)  # so small that a second thread only costs
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
-        bos_token_id=fast.bos_token_id, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
-    )  # fmt: skip
     base, adapter = folder / "base", folder / "adapter"
-    model = Qwen2ForCausalLM(config)
-    fast.save_pretrained(base)
-    model.save_pretrained(base)
-    lora = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False))
-    lora.save_pretrained(adapter)
+    build_tokenizer(TEXTS, base, vocab_size=600)
+    build_model(base, hidden=64, layers=2, seed=0)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(adapter)
     return str(base), str(adapter)
 
 
