@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from scripts import run_dir
 from scripts.common import NOTICE, UserError, load_recipe, provenance, read_json, run_main, write_json, write_text
 from scripts.evaluate.models import TINY, Store, Subject, find_subject, load_tokenizer
 from scripts.evaluate.perplexity import encode, measure, read_records, summarise
 from scripts.evaluate.report import NOTICE_ZH
-from scripts.run_dir import IDENTITY, dataset_files
 
 MARK = "medcot_export.json"  # what a folder of ours holds
 PROMPTS, LENGTH = 8, 64  # of the greedy comparison: held-out questions, tokens of each answer
@@ -48,13 +48,11 @@ def read_recipe(path: str, overrides: list[str]) -> dict[str, Any]:
 
 def held_out(adapter: str) -> Path:
     """The test split of the data that the adapter was trained on; UserError where it is not known or not there."""
-    identity = Path(adapter) / IDENTITY
+    identity = Path(adapter) / run_dir.IDENTITY
     if not identity.is_file():
         raise UserError(f"{identity}: no such file, so the held-out records are not known; pass --data FILE.jsonl")
-    run = read_json(identity)
-    name = run["dataset"].split(",")[0].strip().removesuffix("_train") + "_test"
     try:
-        return dataset_files({"dataset": name, "dataset_dir": run["dataset_dir"]})[0]
+        return run_dir.held_out(read_json(identity))
     except UserError as error:
         raise UserError(f"no held-out records to check with: {error}; or pass --data FILE.jsonl") from error
 
@@ -183,6 +181,8 @@ def export(recipe: dict[str, Any], trained: Subject, data: Path | None, limit: i
     target = Path(recipe["export_dir"])
     folder, exact, old = (target.with_name(f".tmp-{name}-{target.name}") for name in ("export", "float32", "old"))
     settings = get_infer_args(recipe)[3]
+    if old.exists() and not target.exists():
+        old.rename(target)  # a kill between the two renames below
     try:
         export_model(recipe | {"export_dir": str(folder)})
         found = check(recipe, trained, folder, exact, data, limit) if data else {}
@@ -195,8 +195,9 @@ def export(recipe: dict[str, Any], trained: Subject, data: Path | None, limit: i
         if target.exists():
             target.rename(old)
         folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for path in (folder, exact, old):
+        for path in (folder, exact):
             shutil.rmtree(path, ignore_errors=True)
     return found
 

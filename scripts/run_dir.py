@@ -54,6 +54,12 @@ def dataset_files(recipe: dict[str, Any]) -> list[Path]:
     return files
 
 
+def held_out(run: dict[str, Any]) -> Path:
+    """The test split of the data that a run (its ``medcot.json``) was trained on; UserError if the registry has none."""
+    name = str(run["dataset"]).split(",")[0].strip().removesuffix("_train") + "_test"
+    return dataset_files({"dataset": name, "dataset_dir": run["dataset_dir"]})[0]
+
+
 def model_fingerprint(model: str) -> str:
     """Identity of a local model folder: config, and each weight file's name, size and ends; a hub id is its own."""
     folder = Path(model)

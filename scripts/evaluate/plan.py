@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from scripts import run_dir
 from scripts.common import ROOT, UserError, file_hash, read_json
 from scripts.evaluate import accuracy, perplexity
 from scripts.evaluate.engine import R1_SAMPLING, Thinker
@@ -41,15 +42,15 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     elif options.engine == "hf" and options.adapter and (Path(options.adapter) / "medcot.json").exists():
         found = {**read_json(Path(options.adapter) / "medcot.json"), "adapter_dir": options.adapter}
     adapter, model = options.adapter or found.get("adapter_dir"), options.model or found.get("model")
-    folder, name = Path(found.get("dataset_dir") or "data"), str(found.get("dataset") or "").removesuffix("_train")
+    test_file = run_dir.held_out(found) if found and not options.data else None
     run = {
         "name": Path(adapter or model).name,
         "recipe": found.get("recipe"),
         "model": model,
         "adapter": adapter,
         "train_dir": adapter if found else None,
-        "data_report": str(folder / "report.json") if found else None,
-        "test_file": str(folder / f"{name}_test.jsonl") if found else None,
+        "data_report": str(test_file.with_name("report.json")) if test_file else None,
+        "test_file": str(test_file) if test_file else None,
         "out": f"results/{Path(adapter or model).name}",
         "trained_on": {key: found.get(key) for key in ("dataset", "dataset_hash", "recipe_hash", "seed")},
     }

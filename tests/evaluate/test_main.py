@@ -31,7 +31,7 @@ def options(**given):
 def add_run(root, name, finished=True, when=0, **about):
     folder = root / "saves" / name
     folder.mkdir(parents=True)
-    recipe = {"recipe": "recipe.yaml", "model": "base", "dataset": "demo_train", "dataset_dir": "data/demo"}
+    recipe = {"recipe": "recipe.yaml", "model": "base", "dataset": "own_train", "dataset_dir": str(root)}
     (folder / "medcot.json").write_text(json.dumps({**recipe, "cutoff_len": 99, **about}))
     if finished:
         (folder / "adapter_config.json").write_text("{}")
@@ -46,9 +46,14 @@ def test_the_last_finished_fine_tune_is_the_default(tmp_path, monkeypatch):
     add_run(tmp_path, "old", when=1)
     add_run(tmp_path, "new", when=2)
     add_run(tmp_path, "unfinished", finished=False, when=3)
+    with pytest.raises(UserError, match="dataset_info.json"):
+        plan.describe(options())
+    (tmp_path / "dataset_info.json").write_text('{"own_test": {"file_name": "data/own_test.jsonl"}}')
+    write_records((tmp_path / "data").mkdir() or tmp_path / "data/own_test.jsonl")
     found = plan.describe(options())
     assert (found["adapter"], found["model"], found["out"]) == ("saves/new", "base", "results/new")
-    assert (found["test_file"], found["data_report"]) == ("data/demo/demo_test.jsonl", "data/demo/report.json")
+    assert found["test_file"] == f"{tmp_path}/data/own_test.jsonl", "where the registry says, as for yamls/qlora.yaml"
+    assert found["data_report"] == f"{tmp_path}/data/report.json"
     assert found["cutoff_len"] == 99
     demo = tmp_path / "results" / "demo"
     demo.mkdir(parents=True)
