@@ -55,7 +55,7 @@ def dataset_files(recipe: dict[str, Any]) -> list[Path]:
 
 
 def held_out(run: dict[str, Any]) -> Path:
-    """The test split of the data that a run (its ``medcot.json``) was trained on; UserError if the registry has none."""
+    """The test split of the data that a run (its ``medcot.json``) was trained on; UserError if there is none."""
     name = str(run["dataset"]).split(",")[0].strip().removesuffix("_train") + "_test"
     return dataset_files({"dataset": name, "dataset_dir": run["dataset_dir"]})[0]
 

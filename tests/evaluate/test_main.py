@@ -46,7 +46,7 @@ def test_the_last_finished_fine_tune_is_the_default(tmp_path, monkeypatch):
     add_run(tmp_path, "old", when=1)
     add_run(tmp_path, "new", when=2)
     add_run(tmp_path, "unfinished", finished=False, when=3)
-    with pytest.raises(UserError, match="dataset_info.json"):
+    with pytest.raises(UserError, match=r"dataset_info\.json"):
         plan.describe(options())
     (tmp_path / "dataset_info.json").write_text('{"own_test": {"file_name": "data/own_test.jsonl"}}')
     write_records((tmp_path / "data").mkdir() or tmp_path / "data/own_test.jsonl")
