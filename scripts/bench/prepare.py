@@ -3,9 +3,9 @@
     python -m scripts.bench.prepare                              # 10^3 and 10^4 records, a few minutes
     python -m scripts.bench.prepare --sizes 10000 100000 --json docs/figures/prepare.json
 
-Real text is ../shared where present, else data/sample.jsonl; every question is put together from real sentences.
-Prints, per size: recall and precision on what was planted, the floor (reading and tokenising once), seconds of all
-steps together, peak memory of all processes, and the same for datatrove's MinHash and an 8-gram decontamination.
+Real text is in the folder --text where there is one, else data/sample.jsonl; questions are put together from real
+sentences. Prints, per size: recall and precision on what was planted, the floor (reading and tokenising once), seconds
+of all steps together, peak memory of all processes, and the same for datatrove's MinHash and open-r1's 8-grams.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -25,9 +24,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.common import ROOT, UserError, machine, read_jsonl, run_main, write_json, write_jsonl
+from scripts.common import ROOT, UserError, git_commit, machine, read_jsonl, run_main, write_json, write_jsonl
 
-SHARED = ROOT.parent / "shared"
 SENTENCES = {"en": re.compile(r"(?<=[.?!])\s+"), "zh": re.compile(r"(?<=[。？！，；,?!])\s*")}
 REFUSED = {"en": "I'm sorry, but I can't help with that.", "zh": "抱歉，我无法提供医疗建议。"}
 CUT = {"en": " and the", "zh": "，因为"}
@@ -64,21 +62,21 @@ REPAIRED: tuple[Callable[[str], str], ...] = (
 )
 
 
-def sentences(items: list[dict]) -> dict[str, dict[str, list[str]]]:
+def sentences(items: list[dict], text: Path) -> dict[str, dict[str, list[str]]]:
     """Pools of real sentences: by language, for questions ("ask") and for reasoning ("think")."""
     pools: dict[str, dict[str, list[str]]] = {lang: {"ask": [], "think": []} for lang in ("en", "zh")}
 
-    def add(lang: str, use: str, text: str) -> None:
+    def add(lang: str, use: str, words: str) -> None:
         low, high = (30, 200) if lang == "en" else (6, 40)
-        pools[lang][use] += [s.strip() for s in SENTENCES[lang].split(text) if low < len(s.strip()) < high]
+        pools[lang][use] += [s.strip() for s in SENTENCES[lang].split(words) if low < len(s.strip()) < high]
 
     for item in items:
         add(item["lang"], "ask", item["question"])
-    if (SHARED / "data").is_dir():
-        for row in json.loads((SHARED / "data/raw/medical_o1_demo_en.json").read_text("utf-8")):
+    if (text / "data").is_dir():
+        for row in json.loads((text / "data/raw/medical_o1_demo_en.json").read_text("utf-8")):
             add("en", "ask", row["Question"])
             add("en", "think", f"{row['Complex_CoT']} {row['Response']}")
-        for row in json.loads((SHARED / "data/raw/cmedqa2_zh.json").read_text("utf-8")):
+        for row in json.loads((text / "data/raw/cmedqa2_zh.json").read_text("utf-8")):
             add("zh", "ask", row["input"])
             add("zh", "think", row["output"])
     else:
@@ -89,18 +87,19 @@ def sentences(items: list[dict]) -> dict[str, dict[str, list[str]]]:
     return {lang: {use: sorted(set(pool)) for use, pool in uses.items()} for lang, uses in pools.items()}
 
 
-def benchmark_items(folder: Path) -> tuple[list[dict], list[dict]]:
+def benchmark_items(folder: Path, text: Path) -> tuple[list[dict], list[dict]]:
     """Half of the real benchmark items (stems of six characters and more) to leak, other text for clean questions."""
     from scripts.prepare.benchmarks import normalise
 
-    if (SHARED / "data").is_dir():
-        files = [*sorted((SHARED / "data/eval").glob("*.jsonl")), *sorted((SHARED / "data/eval_zh").glob("*.json"))]
+    if (text / "data").is_dir():
+        files = [*sorted((text / "data/eval").glob("*.jsonl")), *sorted((text / "data/eval_zh").glob("*.json"))]
     else:
         files = sorted((ROOT / "data/benchmarks").glob("medcot_*.jsonl"))
     leaked, free = [], []
     for file in files:
-        text, lang = file.read_text("utf-8"), "zh" if "zh" in str(file.relative_to(file.parents[1])) else "en"
-        rows = json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+        lang = "zh" if "zh" in str(file.relative_to(file.parents[1])) else "en"
+        array = file.suffix == ".json"
+        rows = json.loads(file.read_text("utf-8")) if array else [row for _, row in read_jsonl(file)]
         items = [item for number, row in enumerate(rows) if (item := normalise(row, lang, number))]
         if file.stem in ("pubmedqa", "medqa"):  # abstracts and vignettes, their last sentence (the question) left out
             spare = items if file.stem == "pubmedqa" else items[1::2]
@@ -196,18 +195,23 @@ def write_corpus(path: Path, size: int, seed: int, items: list[dict], pools: dic
     return truths
 
 
-def measured(command: list[str]) -> dict[str, float]:
-    """Run a command: its wall and processor seconds, and the peak resident memory of all its processes in MiB."""
+def measured(command: list[str], log: Path) -> dict[str, float]:
+    """Run a command: its wall and processor seconds, and the peak resident memory of all its processes in MiB.
+
+    Compiled modules are cached beside ``log``, as on a user's machine: the first size measured pays for that."""
     import psutil
 
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(log.parent / "compiled")
     begin, before, peak = time.perf_counter(), os.times(), 0
-    process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            peak = max(peak, sum(p.memory_info().rss for p in (process, *process.children(recursive=True))))
-        time.sleep(0.1)
+    with log.open("w") as file:
+        process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                peak = max(peak, sum(p.memory_info().rss for p in (process, *process.children(recursive=True))))
+            time.sleep(0.1)
     if process.returncode:
-        raise UserError(f"{' '.join(command)}: exit status {process.returncode}: {process.stderr.read()[-2000:]}")
+        raise UserError(f"{' '.join(command)}: exit status {process.returncode}: {log.read_text()[-2000:]}")
     wall, after = time.perf_counter() - begin, os.times()
     cpu = sum(after[i] - before[i] for i in (2, 3))  # of ended children, theirs included
     return {"seconds": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mib": round(peak / 2**20)}
@@ -234,7 +238,7 @@ def quality(truths: list[dict], rejected: dict[int, dict], kept_line: dict[str, 
     """Recall and precision per language, from the truth and our rejected rows (by line)."""
     figures: dict[str, dict] = {}
     for lang in ("en", "zh"):
-        seen, hit, named, right, alarms = Counter(), Counter(), 0, 0, Counter()
+        seen, hit, named, right, alarms, leaks = Counter(), Counter(), 0, 0, Counter(), 0
         for number, truth in enumerate(truths):
             row = rejected.get(number + 1)
             reason = row["reason"] if row else ""
@@ -248,6 +252,7 @@ def quality(truths: list[dict], rejected: dict[int, dict], kept_line: dict[str, 
             kind = truth["kind"]
             seen[kind] += 1
             family = kind.split("_")[0]
+            leaks += family == "leak" and reason.startswith("leak")
             found = reason.startswith(family) if family in ("leak", "duplicate") else reason == kind
             if family == "duplicate" and not found:  # its original may have gone instead: one of the two must go
                 found = rejected.get(truth["of"] + 1, {}).get("reason", "").startswith("duplicate")
@@ -258,24 +263,20 @@ def quality(truths: list[dict], rejected: dict[int, dict], kept_line: dict[str, 
         figures[lang] = {
             "recall": {k: [hit[k], n, round(hit[k] / n, 4)] for k, n in sorted(seen.items()) if k != "clean"}
         }
+        flagged = leaks + alarms["leak"]
         figures[lang] |= {"near_precision": [right, named, round(right / max(1, named), 4)]}
+        figures[lang] |= {"leak_precision": [leaks, flagged, round(leaks / max(1, flagged), 4)]}
         figures[lang] |= {"false_alarms": {k: [v, base, round(v / max(1, base), 5)] for k, v in alarms.items()}}
     return figures
 
 
-def ours(path: Path, out: Path, benchmarks: Path, tokenizer: str, processes: int, truths: list[dict]) -> dict:
+def ours(path: Path, work: Path, tokenizer: str, processes: int, truths: list[dict]) -> dict:
     """Run scripts.prepare as a user would, and judge its outputs."""
+    out, benchmarks = work / "out", sorted((work / "benchmarks").glob("*.jsonl"))
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "scripts.prepare", str(path), "--out", str(out), "--name", "bench"]
-    command += [
-        "--benchmarks",
-        *map(str, sorted(benchmarks.glob("*.jsonl"))),
-        "--tokenizer",
-        tokenizer,
-        "--num-proc",
-        str(processes),
-    ]
-    figures = measured(command)
+    command += ["--benchmarks", *map(str, benchmarks), "--tokenizer", tokenizer, "--num-proc", str(processes)]
+    figures = measured(command, work / "ours.log")
     rejected = {row["line"]: row for _, row in read_jsonl(out / "rejected.jsonl")}
     kept = {}
     for split in ("train", "val", "test"):
@@ -283,23 +284,22 @@ def ours(path: Path, out: Path, benchmarks: Path, tokenizer: str, processes: int
     return figures | {"quality": quality(truths, rejected, kept)}
 
 
-def measure(size: int, args: argparse.Namespace, tokenizer: str) -> dict:
+def measure(size: int, args: argparse.Namespace) -> dict:
     """Everything for one size, in one run."""
-    work, processes = args.work, args.num_proc
-    items, free = benchmark_items(work / "benchmarks")
-    path = work / f"corpus_{size}.jsonl"
-    truths = write_corpus(path, size, args.seed, items, sentences(free), args.reasoning)
-    base = measured(
-        [sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", args.tokenizer]
-    )
-    own = ours(path, work / "out", work / "benchmarks", tokenizer, processes, truths)
+    items, free = benchmark_items(args.work / "benchmarks", args.text)
+    path = args.work / f"corpus_{size}.jsonl"
+    truths = write_corpus(path, size, args.seed, items, sentences(free, args.text), args.reasoning)
+    command = [sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", args.tokenizer]
+    base = measured(command, args.work / "floor.log")
+    own = ours(path, args.work, args.tokenizer, args.num_proc, truths)
     result = {"records": size, "corpus_mib": path.stat().st_size >> 20, "floor": base} | own
     result["times_floor"] = {key: round(own[key] / base[key], 2) for key in ("seconds", "cpu_s")}
     result["ms_per_record"] = {key: round(1000 * own[key] / size, 4) for key in ("seconds", "cpu_s")}
+    result["records_per_s"] = round(size / own["seconds"])
     if not args.no_peers:
         from scripts.bench import prepare_peers
 
-        result["peers"] = prepare_peers.measure(path, work, processes, truths)
+        result["peers"] = prepare_peers.measure(path, args.work, args.num_proc, truths)
     path.unlink()
     return result
 
@@ -308,34 +308,31 @@ def main() -> None:
     """Measure every size asked for, print and write the figures."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__, formatter_class=layout)
-    parser.add_argument("--sizes", nargs="+", type=int, default=[1_000, 10_000], help="records (default: 1000 10000)")
-    parser.add_argument(
-        "--tokenizer", default=str(SHARED / "tokenizer/deepseek-r1-distill-qwen"), help="folder with tokenizer.json"
-    )
-    parser.add_argument("--work", type=Path, default=Path("/tmp/medcot-bench-prepare"), help="folder for corpora")
-    parser.add_argument("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
-    parser.add_argument("--reasoning", type=float, default=1, help="length of the reasoning (default: 1, real length)")
-    parser.add_argument("--seed", type=int, default=1, help="of the corpora; the thresholds were set on 1 (default: 1)")
-    parser.add_argument("--no-peers", action="store_true", help="leave datatrove and the 8-gram script out")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--floor", help=argparse.SUPPRESS)
+    add, cores = parser.add_argument, len(os.sched_getaffinity(0))
+    add("--sizes", nargs="+", type=int, default=[1_000, 10_000], help="records (default: 1000 10000)")
+    add("--text", type=Path, default=ROOT.parent / "shared", help="folder of real text (default: ../shared)")
+    add("--tokenizer", help="folder with tokenizer.json (default: tokenizer/deepseek-r1-distill-qwen in --text)")
+    add("--work", type=Path, default=Path("/tmp/medcot-bench-prepare"), help="folder for corpora")
+    add("--num-proc", type=int, default=cores, help="worker processes")
+    add("--reasoning", type=float, default=1, help="length of the reasoning (default: 1, real length)")
+    add("--seed", type=int, default=1, help="of the corpora; the thresholds were set on 1 (default: 1)")
+    add("--no-peers", action="store_true", help="leave datatrove and the 8-grams out")
+    add("--json", type=Path, help="write the figures here too")
+    add("--floor", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    file = Path(args.tokenizer) / "tokenizer.json"
+    args.tokenizer = args.tokenizer or str(args.text / "tokenizer/deepseek-r1-distill-qwen")
     if args.floor:
-        return floor(args.floor, str(file))
-    results = {
-        "machine": machine(),
-        "command": "python -m scripts.bench.prepare " + " ".join(sys.argv[1:]),
-        "sizes": [],
-    }
+        return floor(args.floor, str(Path(args.tokenizer) / "tokenizer.json"))
+    words = [Path(word).name if word.startswith(("/", "..")) else word for word in sys.argv[1:]]  # no machine's paths
+    results = {"machine": machine(), "command": " ".join(["python -m scripts.bench.prepare", *words])}
+    results |= {"commit": os.environ.get("MEDCOT_COMMIT") or git_commit(), "sizes": []}
     for size in args.sizes:
-        results["sizes"].append(measure(size, args, args.tokenizer))
+        results["sizes"].append(measure(size, args))
         print(json.dumps(results["sizes"][-1], ensure_ascii=False, indent=1), flush=True)
         if args.json:
             write_json(args.json, results)
     return None
 
 
-if __name__ == "__main__":  # datatrove starts processes that import this module again
-    multiprocessing.freeze_support()
+if __name__ == "__main__":
     run_main(main)

@@ -1,13 +1,15 @@
 """The peers of scripts.prepare on the same rows: datatrove's MinHash, and word 8-grams as open-r1 decontaminates.
 
-    python -m scripts.bench.prepare          # runs this too; see there
+    python -m scripts.bench.prepare          # runs each of them in a process of its own; see there
 
 Each is given its best: its own workers on all cores, questions alone (no reasoning to read), and for Chinese spaces
-between characters, as neither has words there. `ours` is the same work on the same file by scripts.prepare.
+between characters, as neither has words there. `ours` is the same work on the same file by scripts.prepare. 8-grams
+come twice: over one benchmark after the other, as open-r1 reads them, and over all benchmarks merged into one set.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata  # noqa: F401 - datatrove uses it without importing it
 import json
 import multiprocessing
@@ -19,9 +21,10 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from scripts.common import read_jsonl
+from scripts.common import read_json, read_jsonl, run_main, write_json
 
 HAN = re.compile("([\u3400-\u9fff])")
+PEERS = {"datatrove_minhash": "near_duplicates", "ngram_8": "leaks", "ngram_8_merged": "leaks"}  # our step for each
 
 
 class Split:
@@ -74,19 +77,19 @@ def datatrove_minhash(folder: Path, workers: int) -> set[int]:
     return {int(row["id"]) for file in (folder / "removed").glob("*.jsonl") for _, row in read_jsonl(file)}
 
 
-def ngram_decontamination(folder: Path, benchmarks: list[Path], workers: int, size: int = 8) -> set[int]:
-    """Lines that share a run of 8 words with an item of any benchmark (open-r1's rule), by datasets.map."""
+def ngram_decontamination(folder: Path, benchmarks: list[list[Path]], workers: int, size: int = 8) -> set[int]:
+    """Lines that share a run of 8 words with an item (open-r1's rule), by one datasets.map per list of benchmarks."""
     from datasets import load_dataset
 
     def runs(text: str) -> set[str]:
         words = text.lower().split()
         return {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
 
-    file, cache = str(folder / "questions.jsonl"), str(folder / "cache")
-    rows = load_dataset("json", data_files=file, split="train", cache_dir=cache)
+    rows = load_dataset("json", data_files=str(folder / "questions.jsonl"), split="train", cache_dir=folder / "cache")
     leaked: set[int] = set()
-    for path in benchmarks:
-        known = set().union(*(runs(HAN.sub(r" \1 ", item["question"])) for _, item in read_jsonl(path)))
+    for paths in benchmarks:
+        items = (item["question"] for path in paths for _, item in read_jsonl(path))
+        known = set().union(*(runs(HAN.sub(r" \1 ", question)) for question in items))
         marked = rows.map(lambda row, known=known: {"leak": not known.isdisjoint(runs(row["text"]))}, num_proc=workers)
         leaked |= {int(i) for i, leak in zip(marked["id"], marked["leak"], strict=True) if leak}
     return leaked
@@ -131,16 +134,16 @@ def ours(folder: Path, benchmarks: list[Path], workers: int) -> dict[str, float]
     _INDEX = decontaminate.BenchmarkIndex(decontaminate.read_items(benchmarks))
     with ProcessPoolExecutor(workers, mp_context=fork) as pool:
         sum(pool.map(_search_batch, batches()))
-    return {"near_duplicates": middle - begin, "leaks": time.perf_counter() - middle}
+    return {"near_duplicates": round(middle - begin, 2), "leaks": round(time.perf_counter() - middle, 2)}
 
 
-def sketching(corpus: Path, most: int = 5_000) -> dict[str, float]:
+def sketching(folder: Path, most: int = 5_000) -> dict[str, float]:
     """Seconds to sketch the same feature sets with rensa and with datasketch, 256 permutations each."""
     from datasketch import MinHash
 
     from scripts.prepare import dedup, keys
 
-    sets = keys.features(keys.tokenise([str(row.get("Question", "")) for _, row in read_jsonl(corpus)][:most]))
+    sets = keys.features(keys.tokenise([row["text"] for _, row in read_jsonl(folder / "questions.jsonl")][:most]))
     begin = time.perf_counter()
     dedup.sketch(sets, 42)
     middle = time.perf_counter()
@@ -151,38 +154,70 @@ def sketching(corpus: Path, most: int = 5_000) -> dict[str, float]:
     return {"questions": len(texts), "rensa_s": round(rensa, 3), "datasketch_s": round(other, 3)}
 
 
+def run_job(job: str, folder: Path, workers: int) -> None:
+    """Run one peer, ours or the sketching, and write its seconds and the lines it removes to ``folder``/JOB.json."""
+    benchmarks, begin = sorted((folder.parent / "benchmarks").glob("*.jsonl")), time.perf_counter()
+    if job == "ours":
+        return write_json(folder / f"{job}.json", ours(folder, benchmarks, workers))
+    if job == "sketching":
+        return write_json(folder / f"{job}.json", sketching(folder))
+    if job == "datatrove_minhash":
+        removed = datatrove_minhash(folder, workers)
+    else:
+        lists = [benchmarks] if job == "ngram_8_merged" else [[path] for path in benchmarks]
+        removed = ngram_decontamination(folder, lists, workers)
+    result = {"seconds": round(time.perf_counter() - begin, 2), "removed": sorted(removed)}
+    return write_json(folder / f"{job}.json", result)
+
+
 def judge(truths: list[dict], removed: set[int], family: str) -> dict:
-    """Recall per language and kind, and the share of clean rows removed, of one peer."""
+    """A peer's recall per language and kind, the share of clean rows that it removes, and its precision."""
     figures: dict[str, dict] = {}
+    copied = {truth["of"] + 1 for truth in truths if truth["kind"].startswith("duplicate")}
     for lang in ("en", "zh"):
         seen, hit = Counter(), Counter()
         for number, truth in enumerate(truths, 1):
-            if truth["lang"] == lang and (truth["kind"].startswith(family) or truth["kind"] == "clean"):
-                seen[truth["kind"]] += 1
-                other = family == "duplicate" and truth["kind"] != "clean" and truth["of"] + 1 in removed
-                hit[truth["kind"]] += number in removed or other
+            pair = family == "duplicate" and (truth["kind"] != "clean" or number in copied)  # one of the two must go
+            if truth["lang"] != lang or not (
+                truth["kind"].startswith(family) or (truth["kind"] == "clean" and not pair)
+            ):
+                continue
+            seen[truth["kind"]] += 1
+            hit[truth["kind"]] += number in removed or (pair and truth["of"] + 1 in removed)
         figures[lang] = {kind: [hit[kind], count, round(hit[kind] / count, 4)] for kind, count in sorted(seen.items())}
+        figures[lang]["precision"] = round(1 - hit["clean"] / max(1, hit.total()), 4)
     return figures
 
 
 def measure(corpus: Path, work: Path, workers: int, truths: list[dict]) -> dict:
-    """Seconds and quality of both peers, and how many times our own functions are faster at the same work."""
-    folder, benchmarks = work / "peers", sorted((work / "benchmarks").glob("*.jsonl"))
+    """Seconds, peak memory (MiB) and quality of each peer, and how many times our own functions are faster."""
+    from scripts.bench.prepare import measured
+
+    folder = work / "peers"
     shutil.rmtree(folder, ignore_errors=True)
     write_questions(corpus, folder)
-    own = ours(folder, benchmarks, workers)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        sketched = pool.submit(sketching, corpus).result()  # rensa's threads here would hang the next fork
-    result = {"sketching": sketched, "ours_s": {name: round(seconds, 2) for name, seconds in own.items()}}
-    jobs = {
-        "datatrove_minhash": ("near_duplicates", "duplicate", lambda: datatrove_minhash(folder, workers)),
-        "ngram_8": ("leaks", "leak", lambda: ngram_decontamination(folder, benchmarks, workers)),
-    }
-    for name, (job, family, run) in jobs.items():
-        begin = time.perf_counter()
-        removed = run()
-        seconds = time.perf_counter() - begin
-        result[name] = {"seconds": round(seconds, 2), "times_ours": round(seconds / own[job], 1)}
-        result[name]["quality"] = judge(truths, removed, family)
-        print(f"{name}: {seconds:.1f} s", file=sys.stderr)
+    result: dict[str, dict] = {}
+    for job in ("sketching", "ours", *PEERS):
+        command = [sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder), str(workers)]
+        peak = measured(command, work / f"{job}.log")["peak_mib"]
+        result[job] = read_json(folder / f"{job}.json") | {"peak_mib": peak}
+        if job in PEERS:
+            own, removed = result["ours"][PEERS[job]], set(result[job].pop("removed"))
+            result[job] |= {"times_ours": round(result[job]["seconds"] / own, 1)}
+            result[job]["records_per_s"] = round(len(truths) / result[job]["seconds"])
+            result[job]["quality"] = judge(truths, removed, "duplicate" if "hash" in job else "leak")
     return result
+
+
+def main() -> None:
+    """Run one job, as measure() starts it."""
+    parser = argparse.ArgumentParser("python -m scripts.bench.prepare_peers", description=__doc__)
+    parser.add_argument("job", choices=("sketching", "ours", *PEERS))
+    parser.add_argument("folder", type=Path, help="with questions.jsonl; benchmarks/ stands beside it")
+    parser.add_argument("workers", type=int)
+    run_job(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":  # datatrove starts processes that import this module again
+    multiprocessing.freeze_support()
+    run_main(main)

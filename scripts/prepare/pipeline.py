@@ -28,7 +28,7 @@ from scripts.prepare.report import Examples, build_report, write_reports
 from scripts.prepare.split import assign_splits, previous_splits
 from scripts.prepare.table import Table, load_table
 
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 1 << 20
 _INDEX: BenchmarkIndex  # set before the workers fork, so that they share it
 
 

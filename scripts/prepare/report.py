@@ -226,12 +226,11 @@ def markdown(report: dict) -> str:
 def plots(report: dict) -> str:
     """Lengths and rejections as one SVG, the same bytes for the same figures."""
     import matplotlib
+    from matplotlib.figure import Figure  # not pyplot, which takes longer to start
 
-    matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "medcot"
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     if histogram := report["lengths"].get("histogram"):
         left.stairs(histogram["counts"], histogram["edges"], fill=True, color="#4477aa")
     left.axvline(report["lengths"]["cutoff_len"], color="#cc3311", linestyle="--", label="cutoff_len")
@@ -246,7 +245,6 @@ def plots(report: dict) -> str:
     right.legend()
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
