@@ -16,23 +16,8 @@ from typing import NamedTuple
 
 from scripts.common import ROOT, UserError, run_main, write_jsonl
 
-MMLU = (
-    "anatomy",
-    "clinical_knowledge",
-    "college_biology",
-    "college_medicine",
-    "medical_genetics",
-    "professional_medicine",
-)
-CMMLU = (
-    "anatomy",
-    "clinical_knowledge",
-    "college_medicine",
-    "genetics",
-    "nutrition",
-    "traditional_chinese_medicine",
-    "virology",
-)
+MMLU = "anatomy clinical_knowledge college_biology college_medicine medical_genetics professional_medicine"
+CMMLU = "anatomy clinical_knowledge college_medicine genetics nutrition traditional_chinese_medicine virology"
 
 
 class Benchmark(NamedTuple):
@@ -48,12 +33,12 @@ BENCHMARKS = {
     "medqa": Benchmark("en", ("GBaker/MedQA-USMLE-4-options",)),
     "medmcqa": Benchmark("en", ("openlifescienceai/medmcqa",), "validation"),
     "pubmedqa": Benchmark("en", ("qiaojin/PubMedQA:pqa_labeled",), "train"),
-    "mmlu_medical": Benchmark("en", tuple(f"cais/mmlu:{subject}" for subject in MMLU)),
+    "mmlu_medical": Benchmark("en", tuple(f"cais/mmlu:{subject}" for subject in MMLU.split())),
     "mmlu_pro_health": Benchmark("en", ("TIGER-Lab/MMLU-Pro",), only="health"),
     "medqa_zh": Benchmark("zh", ("fzkuji/MedQA:med_qa_zh_4options_source",)),
     "cmexam": Benchmark("zh", ("fzkuji/CMExam",)),
     "cmb": Benchmark("zh", ("FreedomIntelligence/CMB:CMB-Exam",), "val"),
-    "cmmlu_medical": Benchmark("zh", tuple(f"haonan-li/cmmlu:{subject}" for subject in CMMLU)),
+    "cmmlu_medical": Benchmark("zh", tuple(f"haonan-li/cmmlu:{subject}" for subject in CMMLU.split())),
 }
 FOLDED = re.compile(r"^问题[：:](?P<stem>.*?)\n选项[：:]\s*\n(?P<options>.*)$", re.S)  # the whole item in ``input``
 LETTERED = re.compile(r"^\s*([A-J])\s*[.．、:： ]\s*(.*\S)", re.M)

@@ -158,26 +158,6 @@ def language(text: str) -> str | None:
     return "en" if "".join(words).isascii() else None
 
 
-def no_question(record: Record) -> bool:
-    """No question at all."""
-    return not record.question
-
-
-def no_reasoning(record: Record) -> bool:
-    """No reasoning at all."""
-    return not record.thought
-
-
-def no_answer(record: Record) -> bool:
-    """No answer at all."""
-    return not record.answer
-
-
-def short_question(record: Record) -> bool:
-    """A question without a letter, or of fewer than four characters."""
-    return len(record.question) < 4 or not any(map(str.isalpha, record.question))
-
-
 def short_reasoning(record: Record) -> bool:
     """Reasoning too short to be any: under 20 Chinese characters or 10 English words."""
     if record.lang == "zh":
@@ -185,37 +165,13 @@ def short_reasoning(record: Record) -> bool:
     return len(record.thought) < 200 and len(record.thought.split()) < 10
 
 
-def think_tag(record: Record) -> bool:
-    """A reasoning tag inside a text: the model's output would be folded at the wrong place."""
-    return any("<" in text and THINK_TAG.search(text) for text in (record.question, record.thought, record.answer))
+def holds(pattern: re.Pattern, record: Record) -> bool:
+    """Whether any text of a record matches a pattern of tags."""
+    return any("<" in text and pattern.search(text) for text in (record.question, record.thought, record.answer))
 
 
-def special_token(record: Record) -> bool:
-    """A model's special token inside a text: it would forge a turn."""
-    return any("<" in text and SPECIAL.search(text) for text in (record.question, record.thought, record.answer))
-
-
-def wrong_language(record: Record) -> bool:
-    """A language that is not the claimed one, or neither Chinese nor English."""
-    return record.lang is None or (record.claimed is not None and record.lang != record.claimed)
-
-
-def mixed_language(record: Record) -> bool:
-    """Reasoning in another language than the question's."""
-    return language(record.thought) not in (record.lang, None)
-
-
-def looping_reasoning(record: Record) -> bool:
-    """Reasoning that loops: a quarter of it is sentences said four times and more, or its end repeats."""
-    return _loops(record.thought)
-
-
-def looping_answer(record: Record) -> bool:
-    """An answer that loops."""
-    return _loops(record.answer)
-
-
-def _loops(text: str) -> bool:
+def loops(text: str) -> bool:
+    """Whether a text loops: a quarter of it is sentences said four times and more, or its end repeats."""
     if len(text) < 60:
         return False
     tail = text[-24:]
@@ -235,22 +191,8 @@ def _periodic(text: str) -> bool:
     return period >= 0 and 0 < step <= len(text) // 4 and text[step:] == text[:-step]
 
 
-def reasoning_is_answer(record: Record) -> bool:
-    """Reasoning that only repeats the answer."""
-    return record.thought == record.answer or record.thought.casefold().split() == record.answer.casefold().split()
-
-
-def cut_off_reasoning(record: Record) -> bool:
-    """Reasoning that stops in the middle of a sentence."""
-    return _cut_off(record.thought)
-
-
-def cut_off_answer(record: Record) -> bool:
-    """A long answer that stops in the middle of a sentence (short ones are often a mere name)."""
-    return len(record.answer) > (60 if record.lang == "zh" else 200) and _cut_off(record.answer)
-
-
-def _cut_off(text: str) -> bool:
+def cut_off(text: str) -> bool:
+    """Whether a text stops in the middle of a sentence."""
     if text.endswith((",", "，", "、")):
         return True
     last = text[text.rfind("\n") + 1 :]
@@ -259,33 +201,28 @@ def _cut_off(text: str) -> bool:
     return unicodedata.category(text[-1]).startswith("L")
 
 
-def refusal(record: Record) -> bool:
-    """A model's refusal in place of an answer."""
-    return bool(REFUSAL.search(record.answer[:200]) or REFUSAL.search(record.thought[:100]))
-
-
 # A record that one of these rejects would not train as it reads, so they cannot be left out.
 NEEDED = ("no_question", "no_reasoning", "no_answer", "think_tag", "special_token")
-# In this order; the first that applies names the rejection.
+# Name: whether it rejects a record. In this order; the first that applies names the rejection.
 FILTERS: dict[str, Callable[[Record], bool]] = {
-    rule.__name__: rule
-    for rule in (
-        no_question,
-        no_reasoning,
-        no_answer,
-        short_question,
-        think_tag,
-        special_token,
-        wrong_language,
-        mixed_language,
-        short_reasoning,
-        reasoning_is_answer,
-        looping_reasoning,
-        looping_answer,
-        refusal,
-        cut_off_reasoning,
-        cut_off_answer,
-    )
+    "no_question": lambda r: not r.question,
+    "no_reasoning": lambda r: not r.thought,
+    "no_answer": lambda r: not r.answer,
+    "short_question": lambda r: len(r.question) < 4 or not any(map(str.isalpha, r.question)),
+    # A tag of reasoning in a text would fold the model's output at the wrong place; a special token would forge a turn.
+    "think_tag": lambda r: holds(THINK_TAG, r),
+    "special_token": lambda r: holds(SPECIAL, r),
+    # Not the claimed language, or neither Chinese nor English; or reasoning in another language than the question's.
+    "wrong_language": lambda r: r.lang is None or r.claimed not in (None, r.lang),
+    "mixed_language": lambda r: language(r.thought) not in (r.lang, None),
+    "short_reasoning": short_reasoning,
+    "reasoning_is_answer": lambda r: r.thought.casefold().split() == r.answer.casefold().split(),
+    "looping_reasoning": lambda r: loops(r.thought),
+    "looping_answer": lambda r: loops(r.answer),
+    "refusal": lambda r: bool(REFUSAL.search(r.answer[:200]) or REFUSAL.search(r.thought[:100])),
+    "cut_off_reasoning": lambda r: cut_off(r.thought),
+    # Short answers are often a mere name.
+    "cut_off_answer": lambda r: len(r.answer) > (60 if r.lang == "zh" else 200) and cut_off(r.answer),
 }
 
 

@@ -7,8 +7,9 @@ import itertools
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def run_batches(
     _INDEX, stems, pending = index, [], deque()
     code, tokenizer = file_hash(*sorted(Path(__file__).parent.glob("*.py"))), file_hash(rules.tokenizer)
     items = blake2b(orjson.dumps([*index.ids, index.tokens.hashes.tolist()])).hexdigest()
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context) if processes > 1 else _Here() as pool:
+    several = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
+    with (several if processes > 1 else ThreadPoolExecutor)(processes) as pool:
         pool.submit(int)  # forks the workers now, before a progress bar or a hub's client starts threads
         bar = tqdm(desc="prepare", unit=" records", unit_scale=True)
         try:
@@ -88,21 +89,6 @@ def _finish(pending: deque, bar: tqdm) -> None:
     future, rows = pending.popleft()
     future.result()
     bar.update(rows)
-
-
-class _Here:
-    """An executor for one process: runs the work at once, in this process."""
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def submit(self, work, *args) -> Future:
-        future: Future = Future()
-        future.set_result(work(*args))
-        return future
 
 
 def refuse_wrong_columns(sources: list[str], table: Table, column: str) -> None:

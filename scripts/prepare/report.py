@@ -6,7 +6,6 @@ import argparse
 import io
 import shlex
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +19,7 @@ from scripts.prepare.publish import SPLITS
 
 CUTOFFS = (512, 1024, 2048, 4096, 8192)
 EXAMPLES, EXCERPT = 10, 300
-FLAGS = (
-    "out",
-    "name",
-    "benchmarks",
-    "lang",
-    "columns",
-    "tokenizer",
-    "cutoff_len",
-    "threshold",
-    "val",
-    "test",
-    "skip",
-    "seed",
-)
+FLAGS = "out name benchmarks lang columns tokenizer cutoff_len threshold val test skip seed".split()  # noqa: SIM905
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}pre{white-space:pre-wrap}"
     "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border:1px solid #ccc;padding:.2rem .6rem}"
@@ -155,15 +141,10 @@ def build_report(
     return report | {"examples": dict(sorted(examples.shown.items()))}
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable]) -> str:
-    """A Markdown table; whole numbers with thousands' separators."""
-
-    def line(cells: Iterable) -> str:
-        texts = (f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell) for cell in cells)
-        return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
-
-    head = list(head)
-    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
+def cell(value: object) -> str:
+    """A value as a table's cell: whole numbers with thousands' separators, marks of the table escaped."""
+    text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def counted(counts: dict[str, int]) -> str:
@@ -171,56 +152,15 @@ def counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "none"
 
 
-def markdown(report: dict) -> str:
-    """The report in Markdown."""
-    size, where = report["lengths"], ("source", "line", "reason", "matched")
-    share = report["kept"] / max(1, report["read"])
-    summary = f"{report['read']:,} read = {report['kept']:,} kept ({share:.1%}) + {report['rejected']:,} rejected."
-    parts = [f"# Data set {report['name']}", f"> {report['notice']}", summary]
-    parts += [table(("rejected because", "records"), report["reasons"].items()), "## Splits"]
-    splits = report["splits"].items()
-    parts += [
-        table(
-            ("split", "records", "tokens", "SHA-256"),
-            ((k, v["records"], v["tokens"], v["sha256"][:16]) for k, v in splits),
-        )
-    ]
-    for title in ("by_language", "by_source"):
-        rows = ((k, v["read"], v["kept"], counted(v["reasons"])) for k, v in report[title].items())
-        parts += ["## " + title.capitalize().replace("_", " "), table(("", "read", "kept", "rejected"), rows)]
-    if size["records"]:
-        parts += ["## Lengths in tokens, template included"]
-        parts += [
-            f"p50 {size['p50']:.0f}, p95 {size['p95']:.0f}, max {size['max']:,}; the cut-off is {size['cutoff_len']:,}."
-        ]
-        parts += [table(("cutoff_len", "records kept"), ((k, f"{v:.2%}") for k, v in size["kept_at"].items()))]
-    parts += ["## Leaks, by benchmark"]
-    if report["benchmarks"]:
-        rows = ((k, v["items"], v["leaks"]) for k, v in report["benchmarks"].items())
-        parts += [table(("benchmark", "items", "leaks"), rows)]
-        parts += [table(where, (leak.values() for leak in report["leaks"]))] if report["leaks"] else []
-    else:
-        parts += ["**Not decontaminated: no benchmark was given.**"]
-    found = [(f"repaired {k}", v) for k, v in report["repairs"].items()]
-    found += [(f"kept, but looks like {k}", v) for k, v in report["warnings"].items()]
-    parts += ["## Repairs and warnings", table(("what", "records"), found)]
-    if personal := [(*row.values(),) for row in report["personal_data"][:EXAMPLES]]:
-        parts += [table(("id", "source", "line", "looks like"), personal), "All of them are in report.json."]
-    parts += ["## Near-duplicates"]
-    several, largest = report["clusters"].values()
-    parts += [f"{several:,} clusters of two or more, the largest of {largest:,}. Kept of each: first a record without"]
-    parts[-1] += " personal data, then the one with the longest reasoning, then the first."
-    if report["moves"]:
-        parts += ["Moved to another split since the last run, because their clusters were joined:"]
-        parts += [table(("id", "from", "to"), (move.values() for move in report["moves"]))]
-    parts += ["## Examples of what was rejected"]
-    for reason, examples in report["examples"].items():
-        rows = ((e["source"], e["line"], e["matched"], e["excerpt"]) for e in examples)
-        parts += [f"### {reason}", table(("source", "line", "matched", "its beginning"), rows)]
-    origin = {"dataset hash": report["dataset_hash"], "commit": report["commit"], "tokenizer": report["tokenizer"]}
-    origin |= {"tokenizer hash": report["tokenizer_hash"]} | report["versions"]
-    parts += ["## Where it comes from", "    " + report["command"], table(("what", "which"), origin.items())]
-    return "\n\n".join(parts) + "\n"
+def render(name: str, report: dict) -> str:
+    """The text of ``templates/NAME.j2``: report.md or DATA_CARD.md."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["pick"] = lambda row, keys: [row[key] for key in keys]
+    languages = ", ".join(lang for lang, own in report["by_language"].items() if own["kept"])
+    return environment.get_template(f"{name}.j2").render(report, languages=languages, cell=cell, counted=counted)
 
 
 def plots(report: dict) -> str:
@@ -252,7 +192,7 @@ def page(report: dict) -> str:
     """The report as one HTML page that needs nothing beside it; what records hold is shown as text, never as HTML."""
     from markdown_it import MarkdownIt
 
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown(report))
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(render("report.md", report))
     head, mark, rest = body.partition("<h2>")
     start = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{report["name"]}</title><style>{STYLE}</style>'
@@ -260,43 +200,10 @@ def page(report: dict) -> str:
     return f"{start}\n{head}{plots(report)}\n{mark}{rest}</html>\n"
 
 
-def data_card(report: dict) -> str:
-    """A data card in the hub's form, all of it from the report."""
-    languages = ", ".join(lang for lang, own in report["by_language"].items() if own["kept"])
-    leaks = "; ".join(
-        f"{k} ({v['items']:,} items, {v['leaks']:,} leaks removed)" for k, v in report["benchmarks"].items()
-    )
-    warned = counted(report["warnings"])
-    sources = "; ".join(f"`{k}` ({v['read']:,} read, {v['kept']:,} kept)" for k, v in report["by_source"].items())
-    sizes = counted({split: v["records"] for split, v in report["splits"].items()})
-    return f"""---
-pretty_name: {report["name"]}
-language: [{languages}]
-task_categories: [question-answering]
-tags: [medical, chain-of-thought]
----
-
-# Data card: {report["name"]}
-
-> {report["notice"]}
-
-- **Records**: {sizes}. Languages: {languages or "none"}. Each is a question (`input`) and a reasoned answer (`output`:
-  the reasoning between `<think>` and `</think>`, then the answer), with `id`, `lang`, `source` and `line`.
-- **Sources**: {sources}. Their licences and terms go on to hold for their records: check them before you publish.
-- **Cleaning**: {report["read"]:,} read, {report["rejected"]:,} rejected ({counted(report["reasons"])}). Every
-  rejected record is in `rejected.jsonl` with its reason. Repairs: {counted(report["repairs"])}.
-- **Near-duplicates**: questions from a Jaccard similarity of {report["settings"]["threshold"]} on (English: 0.1 more);
-  one record of each is kept, and no cluster lies in two splits.
-- **Decontamination**: {leaks or "none, no benchmark was given"}. Translated or freely reworded leaks are not found.
-- **Personal data**: kept records with what looks like it: {warned}. Names, dates and places are not looked for.
-- **Use**: to study how models learn to reason. No clinician has checked the answers.
-- **Made by** `{report["command"]}` at commit {report["commit"]}; data set hash `{report["dataset_hash"]}`.
-"""
-
-
 def write_reports(folder: Path, report: dict) -> list[Path]:
     """Write every form of the report into a folder; their paths."""
     write_json(folder / "report.json", report)
-    for name, form in (("report.md", markdown), ("report.html", page), ("DATA_CARD.md", data_card)):
-        write_text(folder / name, form(report))
+    write_text(folder / "report.html", page(report))
+    for name in ("report.md", "DATA_CARD.md"):
+        write_text(folder / name, render(name, report))
     return sorted(folder.iterdir())
