@@ -6,6 +6,7 @@ old Unsloth. Its first line says how much a new machine downloads, which ``make 
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ def download_size(pylock: Path) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, epilog="example: make lock").parse_args()
     uv = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "requirements.in", *TARGET]
     with tempfile.TemporaryDirectory() as folder, atomic_path(ROOT / "requirements.txt") as lock:
         pylock = Path(folder) / "pylock.toml"

@@ -63,7 +63,8 @@ def predict_peak_gib(args: dict[str, Any], config: dict[str, Any], longest: int 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
-        epilog="example: python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4",
+        epilog="example:\n  python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -71,6 +72,8 @@ def main() -> None:
     from transformers import AutoConfig
 
     recipe = load_recipe(args.recipe, args.overrides)
+    if recipe.get("use_cpu"):
+        raise UserError(f"{args.recipe}: it says use_cpu; only GPU memory is predicted. Name a recipe for a GPU")
     try:
         config = AutoConfig.from_pretrained(recipe["model_name_or_path"]).to_dict()
     except (OSError, ValueError) as error:

@@ -34,6 +34,9 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
             f"API_KEY=$(openssl rand -hex 16) python -m scripts.serve {kind} --host {host}"
         )
     env = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    env["LLAMAFACTORY_VERBOSITY"] = os.environ.get(
+        "LLAMAFACTORY_VERBOSITY", "WARN"
+    )  # so that the address is seen
     # Answers beyond it wait. Each is a thread with its own KV cache and none are batched: 2 cost no speed in all
     # (docs/bench_serve.json), and a long answer does not block everyone else; 4 cost a third.
     env["MAX_CONCURRENT"] = os.environ.get("MAX_CONCURRENT", "2")
