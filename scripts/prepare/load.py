@@ -41,14 +41,14 @@ def claimed_language(spec: str) -> str | None:
     return config if config in ("zh", "en") else None
 
 
-def _open_text(path: Path) -> IO[str]:
+def _open(path: Path, **how: Any) -> IO:
+    """A file opened as binary, or as text where ``how`` names an encoding; unpacked where it ends in .gz."""
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+    return opener(path, "rt" if how else "rb", **how)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -59,7 +59,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 def _json(path: Path) -> Iterator[Row]:
     """Rows of one JSON array, a block of text at a time; anything else is read as JSON lines."""
-    with _open_text(path) as file:
+    with _open(path, encoding="utf-8-sig", newline="") as file:
         head = file.read(BLOCK)
         buffer = head.lstrip()
         if buffer[:1] != "[":
@@ -127,7 +127,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
     csv.field_size_limit(1 << 30)
     delimiter = "\t" if file_format(path.name) == ".tsv" else ","
-    with _open_text(path) as file:
+    with _open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             for number, row in enumerate(reader, 1):

@@ -109,36 +109,40 @@ def build_report(
     reason, kept = rows["reason"], rows["reason"] == KEPT
     chosen = splits[duplicates.kept == np.arange(len(splits))]
     sizes = np.unique(duplicates.anchor, return_counts=True)[1]
-    report = {"name": args.name, "notice": NOTICE, "command": command(args)}
-    report["settings"] = {k: getattr(args, k) for k in ("seed", "val", "test", "threshold", "lang", "cutoff_len")}
-    report |= {
-        "commit": git_commit(),
-        "versions": versions("tokenizers", "rensa", "ftfy", "numpy", "orjson", "datasets"),
-    }
-    report |= {
-        "dataset_hash": file_hash(*files),
-        "tokenizer": args.tokenizer,
-        "tokenizer_hash": file_hash(args.tokenizer_file),
-    }
-    report |= {"read": len(reason), "kept": int(kept.sum()), "rejected": int((~kept).sum())}
-    report |= {"reasons": tally(reason, REASONS), "splits": {}}
+    by_split = {}
     for i, split in enumerate(SPLITS):
         tokens = rows["tokens"][kept][chosen == i]
         figures = {"records": len(tokens), "tokens": int(tokens.sum()), "sha256": file_hash(files[i])}
-        report["splits"][split] = {"file": f"{args.name}_{split}.jsonl"} | figures
+        by_split[split] = {"file": f"{args.name}_{split}.jsonl"} | figures
     languages = {lang or "unknown": rows["lang"] == i for i, lang in enumerate(LANGUAGES)}
-    report["by_language"] = {lang: group(rows, own) for lang, own in languages.items() if own.any()}
-    report["by_source"] = {source: group(rows, rows["source"] == i) for i, source in enumerate(args.sources)}
     measured = kept | (reason == REASONS.index("too_long"))
-    report["lengths"] = lengths(rows["tokens"][measured], args.cutoff_len)
-    report["repairs"] = {name: int((rows["repairs"] >> i & 1).sum()) for i, name in enumerate(REPAIRS)}
-    report["warnings"] = {name: int((rows["warnings"][kept] >> i & 1).sum()) for i, name in enumerate(WARNINGS)}
     leaked = Counter(leak["matched"].partition("/")[0] for leak in examples.leaks)
     items = sorted(Counter(index.benchmarks).items())
-    report["benchmarks"] = {name: {"items": count, "leaks": leaked[name]} for name, count in items}
-    report["clusters"] = {"of_two_or_more": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))}
-    report |= {"moves": moves, "leaks": examples.leaks, "personal_data": examples.personal}
-    return report | {"examples": dict(sorted(examples.shown.items()))}
+    return {
+        "name": args.name,
+        "notice": NOTICE,
+        "command": command(args),
+        "settings": {k: getattr(args, k) for k in ("seed", "val", "test", "threshold", "lang", "cutoff_len")},
+        "commit": git_commit(),
+        "versions": versions("tokenizers", "rensa", "ftfy", "numpy", "orjson", "datasets"),
+        "dataset_hash": file_hash(*files),
+        "tokenizer": args.tokenizer,
+        "tokenizer_hash": file_hash(args.tokenizer_file),
+        **group(rows, np.ones(len(reason), bool)),
+        "rejected": int((~kept).sum()),
+        "splits": by_split,
+        "by_language": {lang: group(rows, own) for lang, own in languages.items() if own.any()},
+        "by_source": {source: group(rows, rows["source"] == i) for i, source in enumerate(args.sources)},
+        "lengths": lengths(rows["tokens"][measured], args.cutoff_len),
+        "repairs": {name: int((rows["repairs"] >> i & 1).sum()) for i, name in enumerate(REPAIRS)},
+        "warnings": {name: int((rows["warnings"][kept] >> i & 1).sum()) for i, name in enumerate(WARNINGS)},
+        "benchmarks": {name: {"items": count, "leaks": leaked[name]} for name, count in items},
+        "clusters": {"of_two_or_more": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))},
+        "moves": moves,
+        "leaks": examples.leaks,
+        "personal_data": examples.personal,
+        "examples": dict(sorted(examples.shown.items())),
+    }
 
 
 def cell(value: object) -> str:
