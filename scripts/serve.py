@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 import threading
 import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +26,7 @@ from scripts.common import NOTICE, UserError, load_recipe, run_main
 Kind = Literal["webchat", "api"]
 PORTS = {"webchat": 7860, "api": 8000}
 LOOPBACK = ("127.0.0.1", "localhost")
+CUT: ContextVar[list[bool]] = ContextVar("CUT")  # of a request: filled where its answer reached the length limit
 
 
 def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, str]:
@@ -34,9 +40,7 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
             f"API_KEY=$(openssl rand -hex 16) python -m scripts.serve {kind} --host {host}"
         )
     env = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    env["LLAMAFACTORY_VERBOSITY"] = os.environ.get(
-        "LLAMAFACTORY_VERBOSITY", "WARN"
-    )  # so that the address is seen
+    env["LLAMAFACTORY_VERBOSITY"] = os.environ.get("LLAMAFACTORY_VERBOSITY", "WARN")  # so that the address is seen
     # Answers beyond it wait. Each is a thread with its own KV cache and none are batched: 2 cost no speed in all
     # (docs/bench_serve.json), and a long answer does not block everyone else; 4 cost a third.
     env["MAX_CONCURRENT"] = os.environ.get("MAX_CONCURRENT", "2")
@@ -59,10 +63,21 @@ def check_models(path: str, overrides: list[str]) -> None:
 
 
 def mend_streams(engine: Any) -> None:
-    """Three faults of LLaMA-Factory 0.9.5's transformers engine: greedy answers, failing and abandoned streams."""
+    """Faults of LLaMA-Factory 0.9.5's transformers engine: greedy answers; failing, abandoned and cut-off streams."""
     from llamafactory.chat import hf_engine
 
     class Streamer(hf_engine.TextIteratorStreamer):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.room, self.ends, self.cut = -1, [], CUT.get([])
+
+        def put(self, value: Any) -> None:
+            if not self.next_tokens_are_prompt:
+                self.room -= 1
+                if self.room == 0 and value.item() not in self.ends:
+                    self.cut.append(True)
+            super().put(value)
+
         def __next__(self) -> str:
             piece = super().__next__()
             if isinstance(piece, Exception):
@@ -71,6 +86,8 @@ def mend_streams(engine: Any) -> None:
 
     class Generation(threading.Thread):
         def __init__(self, target: Any, kwargs: dict[str, Any], daemon: bool) -> None:
+            config = kwargs["generation_config"]
+            kwargs["streamer"].room, kwargs["streamer"].ends = config.max_new_tokens, config.eos_token_id
             self.reader = weakref.ref(kwargs["streamer"])
             kwargs["streamer"] = weakref.proxy(kwargs["streamer"])
             super().__init__(target=target, kwargs=kwargs, daemon=daemon)
@@ -123,17 +140,27 @@ def serve_webchat(host: str, port: int, key: str) -> None:
     page.launch(server_name=host, server_port=port, auth=login, share=False, quiet=True, app_kwargs=rules)
 
 
+async def with_finish_reason(create: Callable[..., AsyncGenerator[str]], *request: Any) -> AsyncGenerator[str]:
+    """A stream of the API, whose end says "length" and not "stop" where the answer was cut off."""
+    cut: list[bool] = []
+    CUT.set(cut)
+    async with aclosing(create(*request)) as stream:
+        async for piece in stream:
+            yield re.sub('("finish_reason": ?)"stop"', r'\1"length"', piece) if cut else piece
+
+
 def serve_api(host: str, port: int) -> None:
     """LLaMA-Factory's OpenAI-compatible server, closed to pages of other origins."""
     import uvicorn
-    from llamafactory.api.app import create_app
+    from llamafactory.api import app as api
     from llamafactory.chat import ChatModel
 
     from scripts.chat import SameSite
 
     model = ChatModel()
     mend_streams(model.engine)
-    app = create_app(model)
+    api.create_stream_chat_completion_response = partial(with_finish_reason, api.create_stream_chat_completion_response)
+    app = api.create_app(model)
     app.add_middleware(SameSite, loopback=host in LOOPBACK)  # its own CORS rule lets any site's page use the model
     print(f"{NOTICE}\nhttp://{host}:{port}/v1", flush=True)
     uvicorn.run(app, host=host, port=port, access_log=False)
