@@ -140,6 +140,9 @@ def prepare(args: argparse.Namespace) -> dict:
     print(
         f"{report['read']:,} read, {report['kept']:,} kept, {report['rejected']:,} rejected: {args.out / 'report.md'}"
     )
+    looks = ", ".join(f"{name} {count:,}" for name, count in report["warnings"].items() if count)
+    if looks:
+        print(f"warning: kept records that look as if they held personal data ({looks}); the report names them")
     if not report["kept"]:
         most = ", ".join(f"{reason} {count:,}" for reason, count in itertools.islice(report["reasons"].items(), 3))
         raise UserError(

@@ -348,9 +348,12 @@ def test_llamafactory_loads_what_was_prepared(tmp_path: Path, run: Callable, row
             assert turn["_response"] == [{"role": "assistant", "content": row["output"]}]
 
 
-def test_what_looks_like_personal_data_is_kept_and_listed(tmp_path: Path, run: Callable, rows: list[dict]) -> None:
+def test_what_looks_like_personal_data_is_kept_and_listed(
+    tmp_path: Path, run: Callable, rows: list[dict], capsys: pytest.CaptureFixture
+) -> None:
     rows[1]["Question"] += " Her mother can be reached under jane.doe@example.org."
     report = run(write(tmp_path / "raw.jsonl", rows))
+    assert "personal data (email 1)" in capsys.readouterr().out
     assert [(row["line"], row["looks_like"]) for row in report["personal_data"]] == [(2, ["email"])]
     assert report["warnings"]["email"] == 1
 
