@@ -2,6 +2,7 @@
 
     make demo                                    the bundled sample
     make demo SOURCE=my_records.json             own records, in directories of their own
+    python -m scripts.demo --gpu --text a.jsonl  on an NVIDIA GPU, by yamls/qlora.yaml: a base of 110 million weights
 
 Sample -> prepare -> a tiny base model, taught a little -> its perplexity -> QLoRA by llamafactory-cli -> perplexity of
 the tuned model -> report. Stopped at any point, the same command goes on from what is whole. The tiny model is a
@@ -17,28 +18,68 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import run_dir
-from scripts.common import NOTICE, ROOT, UserError, file_hash, load_recipe, read_json, run_main, write_json, write_text
+from scripts.common import (
+    NOTICE,
+    ROOT,
+    UserError,
+    file_hash,
+    load_recipe,
+    read_json,
+    run_main,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from scripts.prepare.load import read_rows
+from scripts.tiny import strings
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
-TRAIN = [str(Path(sys.executable).with_name("llamafactory-cli")), "train"]
+TRAIN = [*PYTHON, "llamafactory.cli", "train"]
 TINY_NOTICE = f"The tiny model is a demonstration of the steps and knows no medicine. {NOTICE}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What differs on a CPU and on a GPU: the base model's shape, the recipe, and overrides of recipes' keys."""
+
+    place: str
+    shape: tuple[str, ...]
+    recipe: str
+    pretrain: dict[str, str]
+    tune: dict[str, str]
+
+
+CPU = Size("cpu", (), "examples/qlora_cpu.yaml", {}, {})
+GPU = Size(
+    "gpu",
+    ("--hidden", "768", "--layers", "12", "--vocab-size", "16376"),
+    "yamls/qlora.yaml",
+    {"use_cpu": "false", "cutoff_len": "1024", "per_device_train_batch_size": "16", "num_train_epochs": "8"}
+    | {"learning_rate": "6e-4", "logging_steps": "20", "save_steps": "500"},
+    {"dataset": "demo_train", "per_device_train_batch_size": "16", "num_train_epochs": "8", "learning_rate": "1e-3"}
+    | {"logging_steps": "4", "save_steps": "50"},
+)
 
 
 class Demo:
     """One walk along the road: where its files lie, and the seconds and peak memory of each step."""
 
-    def __init__(self, source: str) -> None:
-        slug = re.sub(r"\W+", "_", Path(source).stem).strip("_").lower()
-        self.source, self.suffix = source, "" if source == SAMPLE else f"-{slug}"
-        self.data, self.results = Path(f"data/demo{self.suffix}"), Path(f"results/demo{self.suffix}")
-        self.tiny, self.base, self.tuned = (
-            Path(f"saves/{name}{self.suffix}") for name in ("tiny_init", "pretrain_cpu", "qlora_cpu")
+    def __init__(self, sources: list[str], texts: list[str], size: Size) -> None:
+        self.sources, self.texts, self.size = sources, texts, size
+        own = (
+            [] if sources == [SAMPLE] else [re.sub(r"\W+", "_", Path(path).stem).strip("_").lower() for path in sources]
         )
+        self.suffix = "".join(f"-{word}" for word in [*own, *(["gpu"] if size is GPU else [])])
+        self.data, self.results = Path(f"data/demo{self.suffix}"), Path(f"results/demo{self.suffix}")
+        suffix = self.suffix.removesuffix("-gpu")
+        names = ("tiny_init" if size is CPU else "init_gpu", f"pretrain_{size.place}", f"qlora_{size.place}")
+        self.tiny, self.base, self.tuned = (Path(f"saves/{name}{suffix}") for name in names)
         steps_file = self.results / "steps.json"
         self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
         self.number = 0
@@ -55,7 +96,8 @@ class Demo:
         log = self.results / "logs" / f"{self.number}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         env = {key: value for key, value in os.environ.items() if key not in ("FORCE_TORCHRUN", "NPROC_PER_NODE")}
-        env |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        env |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "UNSLOTH_DISABLE_STATISTICS": "1"}
+        env["CUDA_VISIBLE_DEVICES"] = "" if self.size is CPU else os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         env |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while they wait make a busy machine 6 times slower
         start = time.perf_counter()
         with log.open("w") as stream:
@@ -110,7 +152,7 @@ class Demo:
             [
                 *[*PYTHON, "scripts.evaluate", "perplexity", "--model", str(self.base), *adapter],
                 *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "2048"],
-                *["--recipe", "examples/qlora_cpu.yaml", "--out", str(self.results)],
+                *["--recipe", self.size.recipe, "--out", str(self.results)],
             ],
             self.results / "perplexity.json",
         )
@@ -118,13 +160,13 @@ class Demo:
     def build_tiny(self) -> None:
         self.announce("Build a tiny model and its tokenizer", self.tiny)
         marker = self.tiny / "source.sha256"
-        wanted = file_hash(self.source, ROOT / "scripts/tiny.py")
+        wanted = file_hash(*self.sources, *self.texts, ROOT / "scripts/tiny.py")
         if marker.exists() and marker.read_text() == wanted:
             print("      built earlier from these records: kept")
             return
         self.step(
             "Build a tiny model and its tokenizer",
-            [*PYTHON, "scripts.tiny", self.source, "--out", str(self.tiny)],
+            [*PYTHON, "scripts.tiny", *self.sources, *self.texts, "--out", str(self.tiny), *self.size.shape],
             self.tiny,
         )
         write_text(marker, wanted)
@@ -134,15 +176,19 @@ class Demo:
         self.step(
             "Prepare the records",
             [
-                *[*PYTHON, "scripts.prepare", self.source, "--out", str(self.data), "--name", "demo"],
+                *[*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"],
                 *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "2048"],
                 *["--val", "0.05", "--test", "0.25"],
             ],
             self.data,
         )
         registry = read_json(self.data / "dataset_info.json")
-        # LLaMA-Factory's stage pt reads one column as plain text: the training split's outputs.
+        # LLaMA-Factory's stage pt reads one column as plain text: the given texts, else the training split's outputs.
         registry["demo_pretrain"] = {"file_name": "demo_train.jsonl", "columns": {"prompt": "output"}}
+        if self.texts:
+            rows = ({"text": "\n".join(strings(row))} for path in self.texts for _, row in read_rows(path))
+            write_jsonl(self.data / "pretrain.jsonl", rows)
+            registry["demo_pretrain"] = {"file_name": "pretrain.jsonl", "columns": {"prompt": "text"}}
         write_json(self.data / "dataset_info.json", registry)
 
     def run(self) -> None:
@@ -152,18 +198,18 @@ class Demo:
         self.train(
             "Teach the base model (stage: pt)",
             "examples/pretrain_cpu.yaml",
-            {"model_name_or_path": str(self.tiny), "dataset_dir": data, "output_dir": base},
+            {"model_name_or_path": str(self.tiny), "dataset_dir": data, "output_dir": base} | self.size.pretrain,
         )
         self.perplexity("Perplexity of the base model")
         self.train(
             "QLoRA fine-tune (4-bit NF4)",
-            "examples/qlora_cpu.yaml",
-            {"model_name_or_path": base, "dataset_dir": data, "output_dir": str(self.tuned)},
+            self.size.recipe,
+            {"model_name_or_path": base, "dataset_dir": data, "output_dir": str(self.tuned)} | self.size.tune,
         )
         self.perplexity("Perplexity of the tuned model", "--adapter", str(self.tuned))
         run = {
             "name": f"demo{self.suffix}",
-            "recipe": "examples/qlora_cpu.yaml",
+            "recipe": self.size.recipe,
             "model": base,
             "adapter": str(self.tuned),
             "train_dir": str(self.tuned),
@@ -214,15 +260,19 @@ def show_progress(child: subprocess.Popen, run: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Walk the whole road on a CPU: prepare, teach a tiny base, QLoRA, perplexity, report.",
-        epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n\n" + TINY_NOTICE,
+        description="Walk the whole road: prepare, teach a small base model, QLoRA, perplexity, report.",
+        epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n"
+        "  python -m scripts.demo --gpu --text abstracts.jsonl\n\n" + TINY_NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--source", default=SAMPLE, help="raw records (default: %(default)s)")
+    parser.add_argument("--source", nargs="+", default=[SAMPLE], help=f"raw records (default: {SAMPLE})")
+    parser.add_argument("--text", nargs="+", default=[], help="what the base is taught (default: the training records)")
+    parser.add_argument("--gpu", action="store_true", help="110 million weights, Unsloth; minutes on an NVIDIA GPU")
     args = parser.parse_args()
-    if not Path(args.source).exists():
-        raise UserError(f"{args.source}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
-    Demo(args.source).run()
+    for path in (*args.source, *args.text):
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
+    Demo(args.source, args.text, GPU if args.gpu else CPU).run()
 
 
 if __name__ == "__main__":

@@ -61,7 +61,10 @@ def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048) 
 
 
 def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42) -> None:
-    """Save a randomly initialised Qwen2 model for the tokenizer in ``folder`` beside it (float32)."""
+    """Save a randomly initialised Qwen2 model for the tokenizer in ``folder`` beside it (float32).
+
+    Heads of 32 values, 64 in models from 512 on; the MLP is three times as wide as the rest.
+    """
     import torch
     from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
@@ -71,8 +74,8 @@ def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=max(1, hidden // 64),
+        num_attention_heads=hidden // (64 if hidden >= 512 else 32),
+        num_key_value_heads=max(1, hidden // (128 if hidden >= 512 else 64)),
         max_position_embeddings=4096,
         rope_theta=10000.0,
         tie_word_embeddings=False,
@@ -101,13 +104,16 @@ def main() -> None:
         description="Build the demo's tiny model (random weights) and its tokenizer from raw records.",
         epilog="example: python -m scripts.tiny data/sample.jsonl --out saves/tiny_init",
     )
-    parser.add_argument("source", help="raw records whose words the vocabulary is learned from")
+    parser.add_argument("source", nargs="+", help="raw records whose words the vocabulary is learned from")
     parser.add_argument("--out", type=Path, default=Path("saves/tiny_init"), help="folder (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=256, help="width (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
-    texts = [text for _, row in read_rows(args.source) for text in strings(row)]
-    build_tokenizer(texts, args.out)
-    build_model(args.out, seed=args.seed)
+    texts = [text for path in args.source for _, row in read_rows(path) for text in strings(row)]
+    build_tokenizer(texts, args.out, args.vocab_size)
+    build_model(args.out, args.hidden, args.layers, args.seed)
 
 
 if __name__ == "__main__":

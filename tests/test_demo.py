@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from scripts import demo, preflight, run_dir
 from scripts.common import UserError, load_recipe
+from tests.workers import kill_a_worker
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "examples/qlora_cpu.yaml"
@@ -46,17 +48,37 @@ def train(overrides: list[str], recipe: str = RECIPE, **more: str) -> str:
     return done.stderr + done.stdout
 
 
+TWO = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+TWO["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_adapter(tmp_path, overrides):
     """DDP over gloo, as a host with several GPUs starts it: half the steps, since the batch doubles."""
-    printed = train(
-        [*overrides, "packing=false", "neat_packing=false"],
-        "examples/qlora_cpu_ddp.yaml",
-        **{"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"},
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    )
+    printed = train([*overrides, "packing=false", "neat_packing=false"], "examples/qlora_cpu_ddp.yaml", **TWO)
     assert "Total train batch size (w. parallel, distributed & accumulation) = 2" in printed
     assert (tmp_path / "run/adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_two_ends_the_run_and_the_run_goes_on(tmp_path, overrides):
+    """The other process must not wait for ever, and the checkpoint is not lost: one process goes on from it.
+
+    Two processes go on from it on GPUs only (tests/gpu): torch does not load an optimiser to "cpu:0", as gloo has it.
+    """
+    overrides += ["packing=false", "neat_packing=false", "num_train_epochs=400", "save_steps=10"]
+    command = [*demo.TRAIN, "examples/qlora_cpu_ddp.yaml", *overrides]
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"} | TWO
+    with (tmp_path / "log.txt").open("w") as log:
+        child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+    killed = kill_a_worker(child, tmp_path / "run/checkpoint-10/trainer_state.json")
+    assert child.wait(timeout=60) != 0
+    assert f"Signal 9 (SIGKILL) received by PID {killed}" in (tmp_path / "log.txt").read_text()
+    last = run_dir.checkpoints(tmp_path / "run")[-1]
+    steps = int(last.name.split("-")[1])
+    printed = train([*overrides, f"max_steps={steps + 5}"], "examples/qlora_cpu_ddp.yaml")
+    assert re.search(rf"[Rr]esum.*checkpoint-{steps}\b", printed)
+    assert json.loads((tmp_path / "run/trainer_state.json").read_text())["global_step"] == steps + 5
 
 
 def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, overrides):

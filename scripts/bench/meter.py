@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,18 @@ def peak_gib() -> tuple[float, float]:
     return torch.cuda.max_memory_reserved() / 2**30, torch.cuda.max_memory_allocated() / 2**30
 
 
+def over_processes(values: Iterable[float], how: str) -> list[float]:
+    """Each value's sum ("SUM") or largest ("MAX") over the processes of a run on several GPUs."""
+    if not torch.distributed.is_initialized():
+        return list(values)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shared = torch.tensor(list(values), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(shared, getattr(torch.distributed.ReduceOp, how))
+    return shared.tolist()
+
+
 class Meter(TrainerCallback):
-    """Seconds, tokens and loss of each optimiser step; peak memory of loading and of training."""
+    """Seconds and loss of each optimiser step, all processes' tokens, the fullest GPU's memory."""
 
     def __init__(self, profile: bool) -> None:
         self.profile, self.profiler = profile, None
@@ -108,12 +119,11 @@ class Meter(TrainerCallback):
             self.loss.append(logs["loss"])
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.result["reserved_gib"], self.result["allocated_gib"] = peak_gib()
         last = -1 if self.profile else None
-        seconds, real, padded = (
-            sum(column[WARMUP:last]) for column in (self.seconds, [int(n) for n in self.real], self.padded)
-        )
-        self.result |= {"seconds": seconds, "real_tokens": real, "all_tokens": padded}
+        real, padded = (sum(int(count) for count in column[WARMUP:last]) for column in (self.real, self.padded))
+        self.result |= {"seconds": sum(self.seconds[WARMUP:last])}
+        self.result |= dict(zip(("real_tokens", "all_tokens"), over_processes([real, padded], "SUM"), strict=True))
+        self.result |= dict(zip(("reserved_gib", "allocated_gib"), over_processes(peak_gib(), "MAX"), strict=True))
         self.result |= {"step_seconds": [round(value, 3) for value in self.seconds], "loss_curve": self.loss}
         if torch.cuda.is_available():
             self.result["matmul_tflops"] = matmul_tflops()

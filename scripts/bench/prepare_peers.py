@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata  # noqa: F401 - datatrove uses it without importing it
+import itertools
 import json
 import multiprocessing
 import re
@@ -18,8 +19,11 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import orjson
 
 from scripts.common import read_json, read_jsonl, run_main, write_json
 
@@ -95,18 +99,18 @@ def ngram_decontamination(folder: Path, benchmarks: list[list[Path]], workers: i
     return leaked
 
 
-def _sketch_batch(texts: list[str]) -> tuple:
+def _sketch_batch(lines: list[bytes]) -> tuple:
     from scripts.prepare import dedup, keys
 
-    tokens = keys.tokenise(texts)
+    tokens = keys.tokenise([orjson.loads(line)["text"] for line in lines])
     sets = keys.features(tokens)
     return keys.text_keys(tokens), dedup.sketch(sets, 42), sets
 
 
-def _search_batch(texts: list[str]) -> int:
+def _search_batch(lines: list[bytes]) -> int:
     from scripts.prepare import keys
 
-    tokens = keys.tokenise(texts)
+    tokens = keys.tokenise([orjson.loads(line)["text"] for line in lines])
     return sum(leak is not None for leak in _INDEX.search(tokens, keys.features(tokens)))
 
 
@@ -117,9 +121,10 @@ def ours(folder: Path, benchmarks: list[Path], workers: int) -> dict[str, float]
 
     from scripts.prepare import decontaminate, dedup, keys
 
-    def batches() -> list[list[str]]:
-        texts = [row["text"] for _, row in read_jsonl(folder / "questions.jsonl")]
-        return [texts[i : i + 1500] for i in range(0, len(texts), 1500)]
+    def batches() -> Iterator[list[bytes]]:  # lines, read by the workers as scripts.prepare's own are
+        with (folder / "questions.jsonl").open("rb") as file:
+            while lines := list(itertools.islice(file, 1500)):
+                yield lines
 
     fork, begin = multiprocessing.get_context("fork"), time.perf_counter()
     with ProcessPoolExecutor(workers, mp_context=fork) as pool:

@@ -3,6 +3,8 @@
     python -m scripts.bench.train --tokenizer DIR                      plain, original, ours, then single changes
     python -m scripts.bench.train --variants plain,ours --minutes 9    these, as far as they fit into 9 minutes
     python -m scripts.bench.train --variants examples/x.yaml@14b       a recipe, on another model's shape
+    python -m scripts.bench.train --variants ours --gpus 2             DDP, the same 48 records per optimiser step
+    python -m scripts.bench.train --gpus 2 --accelerate examples/fsdp.yaml --variants examples/qlora_14b_fsdp.yaml@14b
     python -m scripts.bench.train --check-packing                      does a record see its neighbour in a pack?
 
 Builds the model's exact shape with random weights (speed and memory do not depend on them) and records of
@@ -176,7 +178,14 @@ def recipe_of(name: str, args: argparse.Namespace, steps: int) -> tuple[dict[str
     limit, every = recipe.pop("limit", None), recipe.pop("every", None)
     recipe |= {"dataset": "bench", "max_steps": steps, "logging_steps": 1, "save_strategy": "no"}
     recipe |= {"overwrite_output_dir": True, "plot_loss": False, "report_to": "none"}
-    recipe["gradient_accumulation_steps"] = max(1, recipe["gradient_accumulation_steps"] // args.gpus)
+    if not args.accelerate:  # the variant's records per step are those of one GPU; accelerate's recipes know their GPUs
+        size, steps_each = recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]
+        shared = (
+            batch(size, steps_each // args.gpus)
+            if steps_each % args.gpus == 0
+            else batch(size // args.gpus, steps_each)
+        )
+        recipe |= shared
     if args.cpu:
         recipe |= {"use_cpu": True, "use_unsloth": False}
     return recipe, limit, every
@@ -188,11 +197,18 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     folder.mkdir(parents=True)
     write_json(folder / "recipe.yaml", recipe)  # JSON is YAML
     launch = ["-m", "torch.distributed.run", f"--nproc-per-node={args.gpus}", "--standalone"] if args.gpus > 1 else []
+    if args.accelerate:
+        launch = [
+            "-m",
+            "accelerate.commands.launch",
+            f"--config_file={args.accelerate}",
+            f"--num_processes={args.gpus}",
+        ]
     command = [sys.executable, *launch, "-m", "scripts.bench.meter", folder / "recipe.yaml", folder / "out.json"]
     command += [f"--limit-gib={limit}"] if limit else []
     command += ["--profile"] if args.profile and not args.cpu else []
     env = os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    env |= {"CUDA_VISIBLE_DEVICES": ""} if args.cpu else {}
+    env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(map(str, range(args.gpus)))
     with (folder / "log.txt").open("w") as log:
         try:
             status = subprocess.run(command, stdout=log, stderr=log, env=env, cwd=ROOT, timeout=args.seconds).returncode
@@ -208,7 +224,7 @@ def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, 
     """A measurement as a row of the table: rates, shares, MFU (see the module's docstring)."""
     lengths = [len(row["input"].split()) + len(row["output"].split()) + 8 for _, row in read_jsonl(file)]
     context = sum(n * n for n in lengths) / sum(lengths) / 2
-    rate = measured["real_tokens"] / measured["seconds"] * gpus
+    rate = measured["real_tokens"] / measured["seconds"]
     checkpointed = bool(recipe.get("use_unsloth")) or not recipe.get("disable_gradient_checkpointing")
     peak = measured.get("matmul_tflops", 0) * 1e12 * gpus
     per_record = rate / (sum(lengths) / len(lengths))
@@ -240,19 +256,26 @@ def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, 
 
 
 def with_ratios(rows: list[dict]) -> list[dict]:
-    """Add each row's ratio to plain and to original of the same shape, GPUs, machine and commit, where those are known.
+    """Add each row's ratio to plain and original on as many GPUs and to itself on one, where those are known.
 
-    The same commit stands for the same loan of a machine: hosts of one kind differ by up to 45% in ``plain``.
+    Of the same shape, machine and commit, which stands for the same loan: hosts of one kind differ by up to 45%.
     """
     for row in rows:
-        for name in ("plain", "original"):
+        others = {
+            "plain": ("plain", row["gpus"]),
+            "original": ("original", row["gpus"]),
+            "one_gpu": (row["variant"], 1),
+        }
+        for name, wanted in others.items():
             same = [
-                r
-                for r in rows
-                if r["variant"] == name and all(r[k] == row[k] for k in ("shape", "gpus", "machine", "commit"))
+                other["tokens_per_s"]
+                for other in rows
+                if (other["variant"], other["gpus"]) == wanted
+                and all(other[key] == row[key] for key in ("shape", "machine", "commit"))
+                and "tokens_per_s" in other
             ]
-            known = "tokens_per_s" in row and same and "tokens_per_s" in same[0]
-            row[f"ratio_to_{name}"] = round(row["tokens_per_s"] / same[0]["tokens_per_s"], 3) if known else None
+            known = same and "tokens_per_s" in row
+            row[f"ratio_to_{name}"] = round(row["tokens_per_s"] / same[0], 3) if known else None
     return rows
 
 
@@ -323,7 +346,10 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=1920)
     parser.add_argument("--minutes", type=float, default=600, help="start no variant that may end after this")
     parser.add_argument("--seconds", type=float, default=1800, help="longest time for one variant")
-    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each; they share a step's records")
+    parser.add_argument(
+        "--accelerate", type=Path, help="start by accelerate with this config (FSDP); batch as in the recipe"
+    )
     parser.add_argument("--profile", action="store_true", help="profile one more step: where the time goes")
     parser.add_argument("--cpu", action="store_true", help="without a GPU and without Unsloth, to try the script")
     parser.add_argument("--again", action="store_true", help="measure also what has a figure")

@@ -33,23 +33,32 @@ class Road:
         columns = {"prompt": "input", "response": "output"}
         (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.jsonl", "columns": columns}}))
 
-    def start(self, name: str) -> subprocess.Popen:
+    def start(self, name: str, gpus: int = 1) -> subprocess.Popen:
         """Start the trainer on yamls/qlora.yaml with this folder's model and records; its output goes to NAME.log."""
         changes = {
             **{"model_name_or_path": self.model, "dataset_dir": self.folder, "dataset": "rows"},
-            **{"output_dir": self.folder / name, "per_device_train_batch_size": 8, "max_steps": STEPS},
+            **{"output_dir": self.folder / name, "per_device_train_batch_size": 8 // gpus, "max_steps": STEPS},
             **{"save_steps": SAVE, "logging_steps": 1, "learning_rate": 1e-3, "plot_loss": False},
         }
         pairs = [f"{key}={value}" for key, value in changes.items()]
         command = [sys.executable, "-m", "llamafactory.cli", "train", "yamls/qlora.yaml", *pairs]
         with (self.folder / f"{name}.log").open("a") as log:
-            env = os.environ | {"CUDA_VISIBLE_DEVICES": "0", "UNSLOTH_DISABLE_STATISTICS": "1"}
+            env = os.environ | {"UNSLOTH_DISABLE_STATISTICS": "1", "CUDA_VISIBLE_DEVICES": "0,1" if gpus == 2 else "0"}
+            env["PATH"] = (
+                f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # LLaMA-Factory calls torchrun by its name
+            )
             return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def losses(self, name: str) -> dict[int, float]:
         """Loss (nats/token) by optimiser step; a step that a resumed run made again counts once, its last time."""
         lines = (self.folder / name / "trainer_log.jsonl").read_text().splitlines()
         return {row["current_steps"]: row["loss"] for row in map(json.loads, lines) if "loss" in row}
+
+
+def mean_loss(curve: dict[int, float], first: int = 0, last: int = 0) -> float:
+    """Mean loss of the first or the last so many steps of a curve."""
+    steps = sorted(curve)[:first] if first else sorted(curve)[-last:]
+    return sum(curve[step] for step in steps) / len(steps)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from tests.gpu.conftest import ROOT, SAVE, STEPS
+from tests.gpu.conftest import ROOT, SAVE, STEPS, mean_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -34,7 +34,7 @@ def test_unsloth_patched_every_layer_and_the_loss_fell(trained, record_property)
     assert patched, log[-2000:]
     assert set(patched.groups()) == {"4"}
     assert sorted(curve) == list(range(1, STEPS + 1))
-    first, last = sum(curve[k] for k in range(1, 11)) / 10, sum(curve[k] for k in range(STEPS - 9, STEPS + 1)) / 10
+    first, last = mean_loss(curve, first=10), mean_loss(curve, last=10)
     record_property("loss_of_first_and_last_10_steps", [round(first, 4), round(last, 4)])
     assert last < first - 0.5
 
