@@ -82,7 +82,11 @@ def datatrove_minhash(folder: Path, workers: int) -> set[int]:
 
 
 def ngram_decontamination(folder: Path, benchmarks: list[list[Path]], workers: int, size: int = 8) -> set[int]:
-    """Lines that share a run of 8 words with an item (open-r1's rule), by one datasets.map per list of benchmarks."""
+    """Lines that share a run of ``size`` words with an item, found and removed as open-r1's script does it.
+
+    For each list of benchmarks a dictionary from run to items and one datasets.map that marks the rows; then one
+    datasets.filter for each. Source: huggingface/open-r1, scripts/decontaminate.py, with its --cleanup.
+    """
     from datasets import load_dataset
 
     def runs(text: str) -> set[str]:
@@ -90,13 +94,20 @@ def ngram_decontamination(folder: Path, benchmarks: list[list[Path]], workers: i
         return {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
 
     rows = load_dataset("json", data_files=str(folder / "questions.jsonl"), split="train", cache_dir=folder / "cache")
-    leaked: set[int] = set()
-    for paths in benchmarks:
-        items = (item["question"] for path in paths for _, item in read_jsonl(path))
-        known = set().union(*(runs(HAN.sub(r" \1 ", question)) for question in items))
-        marked = rows.map(lambda row, known=known: {"leak": not known.isdisjoint(runs(row["text"]))}, num_proc=workers)
-        leaked |= {int(i) for i, leak in zip(marked["id"], marked["leak"], strict=True) if leak}
-    return leaked
+    everything, marks = set(rows["id"]), [f"leak_{number}" for number in range(len(benchmarks))]
+    for mark, paths in zip(marks, benchmarks, strict=True):
+        lookup: dict[str, set[int]] = {}
+        for number, item in enumerate(item for path in paths for _, item in read_jsonl(path)):
+            for run in runs(HAN.sub(r" \1 ", item["question"])):
+                lookup.setdefault(run, set()).add(number)
+
+        def find(row: dict, mark: str = mark, lookup: dict = lookup) -> dict:
+            return row | {mark: any(run in lookup for run in runs(row["text"]))}
+
+        rows = rows.map(find, num_proc=workers)
+    for mark in marks:
+        rows = rows.filter(lambda row, mark=mark: not row[mark], num_proc=workers)
+    return {int(line) for line in everything - set(rows["id"])}
 
 
 def _sketch_batch(lines: list[bytes]) -> tuple:
@@ -107,11 +118,12 @@ def _sketch_batch(lines: list[bytes]) -> tuple:
     return keys.text_keys(tokens), dedup.sketch(sets, 42), sets
 
 
-def _search_batch(lines: list[bytes]) -> int:
+def _search_batch(lines: list[bytes]) -> list[bytes]:
     from scripts.prepare import keys
 
     tokens = keys.tokenise([orjson.loads(line)["text"] for line in lines])
-    return sum(leak is not None for leak in _INDEX.search(tokens, keys.features(tokens)))
+    leaks = _INDEX.search(tokens, keys.features(tokens))
+    return [line for line, leak in zip(lines, leaks, strict=True) if leak is None]
 
 
 def ours(folder: Path, benchmarks: list[Path], workers: int) -> dict[str, float]:
@@ -137,8 +149,9 @@ def ours(folder: Path, benchmarks: list[Path], workers: int) -> dict[str, float]
     dedup.deduplicate(np.concatenate(own), np.concatenate(sketches), features, *plain, 0.5)
     middle = time.perf_counter()
     _INDEX = decontaminate.BenchmarkIndex(decontaminate.read_items(benchmarks))
-    with ProcessPoolExecutor(workers, mp_context=fork) as pool:
-        sum(pool.map(_search_batch, batches()))
+    with ProcessPoolExecutor(workers, mp_context=fork) as pool, (folder / "clean.jsonl").open("wb") as file:
+        for lines in pool.map(_search_batch, batches()):
+            file.writelines(lines)
     return {"near_duplicates": round(middle - begin, 2), "leaks": round(time.perf_counter() - middle, 2)}
 
 
