@@ -140,7 +140,12 @@ def versions(*names: str) -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit with ``-dirty`` where tracked files differ; None outside a checkout."""
+    """The checkout's commit with ``-dirty`` where tracked files differ; None outside a checkout.
+
+    A copy on a machine without the checkout is told its commit by MEDCOT_COMMIT.
+    """
+    if told := os.environ.get("MEDCOT_COMMIT"):
+        return told
     git = ["git", "-C", str(ROOT)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -325,7 +325,7 @@ def main() -> None:
         return floor(args.floor, str(Path(args.tokenizer) / "tokenizer.json"))
     words = [Path(word).name if word.startswith(("/", "..")) else word for word in sys.argv[1:]]  # no machine's paths
     results = {"machine": machine(), "command": " ".join(["python -m scripts.bench.prepare", *words])}
-    results |= {"commit": os.environ.get("MEDCOT_COMMIT") or git_commit(), "sizes": []}
+    results |= {"commit": git_commit(), "sizes": []}
     for size in args.sizes:
         results["sizes"].append(measure(size, args))
         print(json.dumps(results["sizes"][-1], ensure_ascii=False, indent=1), flush=True)

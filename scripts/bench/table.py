@@ -14,16 +14,18 @@ from scripts.bench.train import SHAPES
 from scripts.common import ROOT, UserError, read_json, run_main, write_text
 from scripts.memory import predict_peak_gib
 
-HEAD = ("real tokens/s", "25,000 records", "reserved", "needed", "predicted", "padding", "MFU", "x plain", "x original")
+HEAD = ("real tokens/s", "25,000 records", "reserved", "needed", "predicted", "padding", "MFU")
+RATIOS = {"x plain": "ratio_to_plain", "x original": "ratio_to_original", "x one GPU": "ratio_to_one_gpu"}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A measured row's figures in the order of HEAD, or why there are none."""
+    """A measured row's figures in the order of HEAD and RATIOS, or why there are none."""
     if "error" in row:
         out_of_memory = "OutOfMemoryError" in " ".join(row.get("log_tail", []))
-        return [f"out of memory at {row['limit_gib']} GiB" if out_of_memory else "failed", *[""] * (len(HEAD) - 1)]
+        said = f"out of memory at {row['limit_gib']} GiB" if out_of_memory else "failed"
+        return [said, *[""] * (len(HEAD) + len(RATIOS) - 1)]
     predicted = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"])
-    ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("ratio_to_plain", "ratio_to_original")]
+    ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in RATIOS.values()]
     return [
         f"{row['tokens_per_s']:,.0f}",
         f"{row['hours_25k']:.2f} h",
@@ -38,14 +40,14 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def table(rows: list[dict[str, Any]], name: str) -> str:
     """A Markdown table of ``rows``; ``name`` heads the first column."""
-    head = [name, "shape", "batch", *HEAD]
-    lines = [head, ["---"] * 3 + ["---:"] * len(HEAD)]
+    head = [name, "card", "shape", "batch", *HEAD, *RATIOS]
+    lines = [head, ["---"] * 4 + ["---:"] * (len(HEAD) + len(RATIOS))]
     for row in rows:
-        recipe = row["recipe"]
+        recipe, several = row["recipe"], row["gpus"] > 1
         batch = f"{recipe['per_device_train_batch_size']} x {recipe['gradient_accumulation_steps']}"
-        lines.append(
-            [row["variant"], row["shape"], batch + (f" x {row['gpus']} GPUs" * (row["gpus"] > 1)), *cells(row)]
-        )
+        card = re.findall(r"NVIDIA (\w+)", row["machine"])[0]
+        card, batch = (f"{row['gpus']} x {card}", f"{batch} each") if several else (card, batch)
+        lines.append([row["variant"], card, row["shape"], batch, *cells(row)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

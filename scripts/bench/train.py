@@ -292,13 +292,8 @@ def check_packing(args: argparse.Namespace, work: Path) -> None:
             else:
                 results.append(json.loads(run.stdout.splitlines()[-1]))
             print(json.dumps(results[-1]), flush=True)
-    origin = {"machine": machine(), "commit": commit(), "versions": versions("torch", "unsloth", "llamafactory")}
+    origin = {"machine": machine(), "commit": git_commit(), "versions": versions("torch", "unsloth", "llamafactory")}
     write_json(args.out.with_name("bench_packing.json"), {"results": results, **origin})
-
-
-def commit() -> str | None:
-    """This checkout's commit; a lent machine has no checkout, and is told by MEDCOT_COMMIT."""
-    return os.environ.get("MEDCOT_COMMIT") or git_commit()
 
 
 def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str, Any]:
@@ -329,7 +324,7 @@ def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str,
     )
     row |= {
         "machine": machine(),
-        "commit": commit(),
+        "commit": git_commit(),
         "measured": time.strftime("%Y-%m-%d"),
         "wall_s": round(time.monotonic() - start),
     }

@@ -36,7 +36,7 @@ def test_unsloth_patched_every_layer_and_the_loss_fell(trained, record_property)
     assert sorted(curve) == list(range(1, STEPS + 1))
     first, last = mean_loss(curve, first=10), mean_loss(curve, last=10)
     record_property("loss_of_first_and_last_10_steps", [round(first, 4), round(last, 4)])
-    assert last < first - 0.5
+    assert last < first - 0.15
 
 
 def test_the_adapter_gives_the_same_loss_in_plain_transformers_and_peft(trained, record_property):
@@ -44,7 +44,7 @@ def test_the_adapter_gives_the_same_loss_in_plain_transformers_and_peft(trained,
     base = losses(trained.model, trained.folder, "--base")
     record_property("loss_plain_unsloth_base", [plain, unsloth, base])
     assert plain == pytest.approx(unsloth, rel=0.01)
-    assert base > plain * 1.05, "without the adapter the loss is another one, so the comparison can fail"
+    assert base > plain * 1.02, "without the adapter the loss is another one, so the comparison can fail"
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(trained, record_property):
