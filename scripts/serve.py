@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.common import NOTICE, UserError, load_recipe, run_main
+from scripts.talk.same_site import LOOPBACK, SameSite
 
 Kind = Literal["webchat", "api"]
 PORTS = {"webchat": 7860, "api": 8000}
-LOOPBACK = ("127.0.0.1", "localhost")
 CUT: ContextVar[list[bool]] = ContextVar("CUT")  # of a request: filled where its answer reached the length limit
 
 
@@ -112,7 +112,6 @@ def serve_webchat(host: str, port: int, key: str) -> None:
     from llamafactory.webui.common import load_config
     from starlette.middleware import Middleware
 
-    from scripts.chat import SameSite
     from scripts.evaluate.report import NOTICE_ZH
 
     class Engine(interface.Engine):
@@ -154,8 +153,6 @@ def serve_api(host: str, port: int) -> None:
     import uvicorn
     from llamafactory.api import app as api
     from llamafactory.chat import ChatModel
-
-    from scripts.chat import SameSite
 
     model = ChatModel()
     mend_streams(model.engine)
