@@ -1,7 +1,7 @@
 """Predict a training run's peak GPU memory from its recipe: ``python -m scripts.memory RECIPE [KEY=VALUE ...]``.
 
 Counts what the tensors need at the worst moment (PyTorch's "allocated") and CUDA's own context. PyTorch reserves more
-while there is room (6 to 60% more in docs/bench_train.json) and gives it back before it runs out of memory.
+while there is room (4 to 190% more in docs/bench_train.json) and gives it back before it runs out of memory.
 Within 10% of every measured run: tests/test_memory.py.
 """
 
@@ -63,12 +63,14 @@ def predict_peak_gib(args: dict[str, Any], config: dict[str, Any], longest: int 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
-        epilog="example:\n  python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4",
+        epilog="examples:\n  python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
+        "  python -m scripts.memory yamls/qlora.yaml --longest 1356",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    args = parser.parse_args()
+    parser.add_argument("--longest", type=int, help="tokens of the longest record (default: the recipe's cutoff_len)")
+    args = parser.parse_intermixed_args()
     from transformers import AutoConfig
 
     recipe = load_recipe(args.recipe, args.overrides)
@@ -78,7 +80,7 @@ def main() -> None:
         config = AutoConfig.from_pretrained(recipe["model_name_or_path"]).to_dict()
     except (OSError, ValueError) as error:
         raise UserError(f"{recipe['model_name_or_path']}: its config cannot be read ({error})") from error
-    for name, gib in predict_peak_gib(recipe, config).items():
+    for name, gib in predict_peak_gib(recipe, config, args.longest).items():
         print(f"{gib:8.2f} GiB  {name}")
 
 
