@@ -4,7 +4,8 @@
     python -m scripts.bench.train --variants plain,ours --minutes 9    these, as far as they fit into 9 minutes
     python -m scripts.bench.train --variants examples/x.yaml@14b       a recipe, on another model's shape
     python -m scripts.bench.train --variants ours --gpus 2             DDP, the same 48 records per optimiser step
-    python -m scripts.bench.train --gpus 2 --accelerate examples/fsdp.yaml --variants examples/qlora_14b_fsdp.yaml@14b
+    python -m scripts.bench.train --gpus 2 --accelerate examples/accelerate/fsdp.yaml \\
+        --variants examples/qlora_14b_fsdp.yaml@14b                    FSDP, started as accelerate does
     python -m scripts.bench.train --check-packing                      does a record see its neighbour in a pack?
 
 Builds the model's exact shape with random weights (speed and memory do not depend on them) and records of
