@@ -74,8 +74,8 @@ def over_processes(values: Iterable[float], how: str) -> list[float]:
 class Meter(TrainerCallback):
     """Seconds and loss of each optimiser step, all processes' tokens, the fullest GPU's memory."""
 
-    def __init__(self, profile: bool) -> None:
-        self.profile, self.profiler = profile, None
+    def __init__(self, profile: bool, out: Path) -> None:
+        self.profile, self.profiler, self.out = profile, None, out
         self.seconds: list[float] = []
         self.real: list[Any] = []
         self.padded: list[int] = []
@@ -114,19 +114,29 @@ class Meter(TrainerCallback):
             self.profiler.stop()
             self.result["profile"] = self.shares(self.seconds[-1])
 
+        if len(self.seconds) > WARMUP:  # after each step: a run that is stopped keeps what it measured
+            self.write()
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
             self.loss.append(logs["loss"])
 
     def on_train_end(self, args, state, control, **kwargs):
-        last = -1 if self.profile else None
-        real, padded = (sum(int(count) for count in column[WARMUP:last]) for column in (self.real, self.padded))
-        self.result |= {"seconds": sum(self.seconds[WARMUP:last])}
-        self.result |= dict(zip(("real_tokens", "all_tokens"), over_processes([real, padded], "SUM"), strict=True))
-        self.result |= dict(zip(("reserved_gib", "allocated_gib"), over_processes(peak_gib(), "MAX"), strict=True))
-        self.result |= {"step_seconds": [round(value, 3) for value in self.seconds], "loss_curve": self.loss}
         if torch.cuda.is_available():
             self.result["matmul_tflops"] = matmul_tflops()
+        self.write(profiled=self.profile)
+
+    def write(self, profiled: bool = False) -> None:
+        """Gather what all processes measured so far and write it; the profiled step, the last one, does not count."""
+        last = -1 if profiled else None
+        real, padded = (sum(int(count) for count in column[WARMUP:last]) for column in (self.real, self.padded))
+        tokens, memory = over_processes([real, padded], "SUM"), over_processes(peak_gib(), "MAX")
+        self.result |= {"seconds": sum(self.seconds[WARMUP:last])}
+        self.result |= dict(zip(("real_tokens", "all_tokens"), tokens, strict=True))
+        self.result |= dict(zip(("reserved_gib", "allocated_gib"), memory, strict=True))
+        self.result |= {"step_seconds": [round(value, 3) for value in self.seconds], "loss_curve": self.loss}
+        if int(os.environ.get("RANK", 0)) == 0:
+            write_json(self.out, self.result)
 
     @staticmethod
     def synchronize() -> None:
@@ -162,10 +172,7 @@ def main() -> None:
     if args.limit_gib and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, args.limit_gib / total))
-    meter = Meter(args.profile)
-    run_exp(yaml.safe_load(args.recipe.read_text()), callbacks=[meter])
-    if int(os.environ.get("RANK", 0)) == 0:
-        write_json(args.out, meter.result)
+    run_exp(yaml.safe_load(args.recipe.read_text()), callbacks=[Meter(args.profile, args.out)])
 
 
 if __name__ == "__main__":

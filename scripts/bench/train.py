@@ -21,10 +21,12 @@ matrix rate measured in the same process. HFU also counts the forward pass that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -211,14 +213,18 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     env = os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
     env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(map(str, range(args.gpus)))
     with (folder / "log.txt").open("w") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
         try:
-            status = subprocess.run(command, stdout=log, stderr=log, env=env, cwd=ROOT, timeout=args.seconds).returncode
+            status: int | str = child.wait(args.seconds)
         except subprocess.TimeoutExpired:
             status = f"no end after {args.seconds} s"
-    if status != 0:
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # workers too: they would keep the GPU's memory
+                os.killpg(child.pid, signal.SIGKILL)
+    if status != 0 and not (folder / "out.json").exists():
         lines = (folder / "log.txt").read_text(errors="replace").splitlines()
         return {"error": f"status {status}", "log_tail": lines[-25:]}
-    return read_json(folder / "out.json")
+    return read_json(folder / "out.json") | ({"stopped": f"status {status}"} if status != 0 else {})
 
 
 def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any], file: Path, gpus: int) -> dict:
@@ -248,6 +254,7 @@ def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, 
         "trainable",
         "load_reserved_gib",
         "profile",
+        "stopped",
     )
     return (
         row
