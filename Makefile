@@ -18,8 +18,8 @@ setup: ## build .venv from requirements.txt (once; does nothing while the lock i
 lock: setup ## resolve requirements.in into requirements.txt again
 	$(PY) -m scripts.lock
 
-demo: setup ## the whole road on a CPU in a few minutes; SOURCE=records.json for own records
-	@$(PY) -m scripts.demo --source $(SOURCE)
+demo: setup ## the whole road on a CPU in a few minutes; SOURCE=records.json (COLUMNS=…) for own records
+	@$(PY) -m scripts.demo --source $(SOURCE) $(if $(COLUMNS),--columns $(COLUMNS))
 
 train: setup ## preflight checks, then llamafactory-cli train; RECIPE=yamls/qlora.yaml ARGS="key=value"
 	@$(PY) -m scripts.preflight $(or $(RECIPE),yamls/qlora.yaml) $(ARGS)

@@ -18,7 +18,8 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, run_main
+from scripts.common import NOTICE, UserError, load_recipe, run_main
+from scripts.evaluate.plan import SMALL
 from scripts.talk.conversation import TEXTS, Reply, Talk, Turn
 from scripts.talk.same_site import LOOPBACK, SameSite
 from scripts.talk.upstream import Server, answer, connect, own_server
@@ -69,14 +70,17 @@ async def ask(servers: dict[str, Server], talk: Talk, question: str, budget: int
 
 
 class Page:
-    """The Gradio page. Its events have no names, so that it offers no API of its own; ``limit``: see Talk.refusal."""
+    """The Gradio page. Its events have no names, so that it offers no API of its own; ``limit``: see Talk.refusal.
 
-    def __init__(self, servers: dict[str, Server], limit: int) -> None:
+    ``tiny``: the model is the demo's, and the notice says so.
+    """
+
+    def __init__(self, servers: dict[str, Server], limit: int, tiny: bool = False) -> None:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
         import gradio as gr
 
         warnings.filterwarnings("ignore", message=".*Gradio 6")  # 5 is pinned
-        self.servers, self.limit = servers, limit
+        self.servers, self.limit, self.tiny = servers, limit, tiny
         theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"])
         # Not css=: Gradio would put its own prefix before each selector.
         style, code = (FILES / "page.css").read_text(), (FILES / "page.js").read_text()
@@ -118,6 +122,7 @@ class Page:
         words = TEXTS[language]
         values, labels = ("notice", "shade", "send", "stop", "new", "save"), ("question", "compare", "budget")
         shown = {getattr(self, key): {"value": words[key]} for key in values}
+        shown[self.notice] = {"value": words["notice"] + (f" <b>{words['tiny']}</b>" if self.tiny else "")}
         shown |= {getattr(self, key): {"label": words[key]} for key in labels}
         for side, pane in self.panes.items():
             shown[pane] = {"label": f"{words[side]} · {self.servers[side].model}", "placeholder": words["welcome"]}
@@ -185,6 +190,12 @@ class Page:
         written.then(None, self.saved, js="saveConversation")
 
 
+def is_tiny(recipe: str) -> bool:
+    """Whether a recipe's model is the demo's, by the size of its weights."""
+    model = Path(load_recipe(recipe, [], ("model_name_or_path",))["model_name_or_path"])
+    return 0 < sum(file.stat().st_size for file in model.glob("*.safetensors")) < SMALL
+
+
 def find_servers(args: argparse.Namespace, stack: ExitStack) -> dict[str, Server]:
     """The servers that were named, or are started here, by side; the latter end with ``stack``."""
     if args.server:
@@ -192,10 +203,11 @@ def find_servers(args: argparse.Namespace, stack: ExitStack) -> dict[str, Server
         if args.base_server or args.base_model:
             servers["base"] = connect(args.base_server or args.server, args.base_model)
         return servers
-    name = Path(args.recipe).stem
-    started = {"tuned": stack.enter_context(own_server(args.recipe, [], name))}
+    recipe = load_recipe(args.recipe, [], ("model_name_or_path",))
+    base = str(recipe["model_name_or_path"])
+    started = {"tuned": stack.enter_context(own_server(args.recipe, [], recipe.get("adapter_name_or_path") or base))}
     if args.compare:
-        started["base"] = stack.enter_context(own_server(args.recipe, ["adapter_name_or_path=null"], f"{name}-base"))
+        started["base"] = stack.enter_context(own_server(args.recipe, ["adapter_name_or_path=null"], base))
     return {side: loaded() for side, loaded in started.items()}
 
 
@@ -225,7 +237,8 @@ def main() -> None:
             raise UserError(f"port {args.port} is in use; choose another one with --port")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the servers started here end too
     with ExitStack() as stack:
-        launch(Page(find_servers(args, stack), args.max_chars).blocks, args.host, args.port, password)
+        page = Page(find_servers(args, stack), args.max_chars, tiny=not args.server and is_tiny(args.recipe))
+        launch(page.blocks, args.host, args.port, password)
 
 
 def launch(blocks: Any, host: str, port: int, password: str | None) -> None:

@@ -41,6 +41,7 @@ SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
 TRAIN = [*PYTHON, "llamafactory.cli", "train"]
+LEAST = 8192  # tokens of training data: below it the pre-training stage finds no batch
 TINY_NOTICE = f"The tiny model is a demonstration of the steps and knows no medicine. {NOTICE}"
 
 
@@ -70,8 +71,8 @@ GPU = Size(
 class Demo:
     """One walk along the road: where its files lie, and the seconds and peak memory of each step."""
 
-    def __init__(self, sources: list[str], texts: list[str], size: Size) -> None:
-        self.sources, self.texts, self.size = sources, texts, size
+    def __init__(self, sources: list[str], texts: list[str], size: Size, columns: list[str]) -> None:
+        self.sources, self.texts, self.size, self.columns = sources, texts, size, columns
         own = (
             [] if sources == [SAMPLE] else [re.sub(r"\W+", "_", Path(path).stem).strip("_").lower() for path in sources]
         )
@@ -112,9 +113,8 @@ class Demo:
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-            raise UserError(
-                f"step {self.number} ({name}) stopped with status {child.returncode}:\n{tail}\nwhole log: {log}"
-            )
+            said = f":\n{tail}\nwhole log: {log}" if tail else "; what it said stands above"
+            raise UserError(f"step {self.number} ({name}) stopped with status {child.returncode}{said}")
         seconds, peak = time.perf_counter() - start, usage.ru_maxrss / 1024
         print(f"      {seconds:.0f} s, peak memory {peak:.0f} MiB", flush=True)
         row = {"step": name, "seconds": round(seconds, 1), "peak_mib": round(peak), "output": str(output)}
@@ -179,9 +179,17 @@ class Demo:
                 *[*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"],
                 *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "2048"],
                 *["--val", "0.05", "--test", "0.25"],
+                *(["--columns", *self.columns] if self.columns else []),
             ],
             self.data,
         )
+        splits = read_json(self.data / "report.json")["splits"]
+        tokens, held_out = (sum(splits[name]["tokens"] for name in names) for names in (("train",), ("test",)))
+        if tokens < LEAST or not held_out:
+            raise UserError(
+                f"{self.data / 'report.md'}: {tokens:,} tokens to train on and {splits['test']['records']} held-out "
+                f"records; the demo needs {LEAST:,} and one: name more records (some 40)"
+            )
         registry = read_json(self.data / "dataset_info.json")
         # LLaMA-Factory's stage pt reads one column as plain text: the given texts, else the training split's outputs.
         registry["demo_pretrain"] = {"file_name": "demo_train.jsonl", "columns": {"prompt": "output"}}
@@ -260,19 +268,22 @@ def show_progress(child: subprocess.Popen, run: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
+        prog="python -m scripts.demo",
         description="Walk the whole road: prepare, teach a small base model, QLoRA, perplexity, report.",
         epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n"
+        "  make demo SOURCE=own.csv COLUMNS='Question=q Complex_CoT=thinking Response=a'\n"
         "  python -m scripts.demo --gpu --text abstracts.jsonl\n\n" + TINY_NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--source", nargs="+", default=[SAMPLE], help=f"raw records (default: {SAMPLE})")
     parser.add_argument("--text", nargs="+", default=[], help="what the base is taught (default: the training records)")
+    parser.add_argument("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="as for scripts.prepare")
     parser.add_argument("--gpu", action="store_true", help="110 million weights, Unsloth; minutes on an NVIDIA GPU")
     args = parser.parse_args()
     for path in (*args.source, *args.text):
         if not Path(path).exists():
             raise UserError(f"{path}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
-    Demo(args.source, args.text, GPU if args.gpu else CPU).run()
+    Demo(args.source, args.text, GPU if args.gpu else CPU, args.columns).run()
 
 
 if __name__ == "__main__":

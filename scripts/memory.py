@@ -62,6 +62,7 @@ def predict_peak_gib(args: dict[str, Any], config: dict[str, Any], longest: int 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
+        prog="python -m scripts.memory",
         description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
         epilog="examples:\n  python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
         "  python -m scripts.memory yamls/qlora.yaml --longest 1356",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +93,8 @@ def check_base_model(run: Run) -> Iterator[Check]:
     from llamafactory.extras.misc import use_modelscope
     from transformers import AutoConfig, AutoTokenizer
 
+    if not Path(run.model).is_dir():
+        print(f"asking for {run.model} (a minute where no hub can be reached) ...", file=sys.stderr, flush=True)
     where = "local folder" if Path(run.model).is_dir() else "ModelScope" if use_modelscope() else "hub or its cache"
     try:
         folder = run.model
@@ -295,6 +299,7 @@ def first_line(error: Exception) -> str:
 def examine(path: str, overrides: list[str]) -> list[Check]:
     """All checks of a recipe; a check that meets a user's mistake becomes a failed row instead of ending the rest."""
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")  # the table is what people should read
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     run, rows = Run(path, overrides), []
     for check in CHECKS:
         try:
@@ -308,6 +313,7 @@ def examine(path: str, overrides: list[str]) -> list[Check]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
+        prog="python -m scripts.preflight",
         description="Check a training run before it starts; exit status 1 if it would be wasted.",
         epilog="examples:\n  python -m scripts.preflight yamls/qlora.yaml\n"
         "  python -m scripts.preflight yamls/qlora.yaml output_dir=saves/second learning_rate=5e-5",

@@ -47,7 +47,10 @@ def dataset_files(recipe: dict[str, Any]) -> list[Path]:
             continue  # a hub dataset: LLaMA-Factory fetches it
         file = folder / registry[name]["file_name"]
         if not file.exists():
-            raise UserError(f"{registry_path}: dataset {name!r} names {file}, which does not exist; prepare it again")
+            raise UserError(
+                f"{registry_path}: dataset {name!r} names {file}, which does not exist. "
+                "Prepare it first: python -m scripts.prepare SOURCE --out data --name NAME"
+            )
         if file.stat().st_size == 0:
             raise UserError(f"{file}: the dataset is empty; nothing to train on. See the report.md beside it")
         files.append(file)

@@ -46,6 +46,7 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
     env["MAX_CONCURRENT"] = os.environ.get("MAX_CONCURRENT", "2")
     if kind == "webchat":
         return env | {"GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(port), "GRADIO_SHARE": "False"}
+    env["API_MODEL_NAME"] = os.environ.get("API_MODEL_NAME", "medcot")
     return env | {"API_HOST": host, "API_PORT": str(port), "API_KEY": key, "API_VERBOSE": "0"}
 
 
@@ -136,7 +137,9 @@ def serve_webchat(host: str, port: int, key: str) -> None:
     print(f"{NOTICE}\nopen http://{host}:{port}", flush=True)
     rules = {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}
     login = ("medcot", key) if key else None
-    page.launch(server_name=host, server_port=port, auth=login, share=False, quiet=True, app_kwargs=rules)
+    page.launch(
+        server_name=host, server_port=port, auth=login, share=False, show_api=False, quiet=True, app_kwargs=rules
+    )
 
 
 async def with_finish_reason(create: Callable[..., AsyncGenerator[str]], *request: Any) -> AsyncGenerator[str]:

@@ -102,6 +102,21 @@ def test_an_unreadable_source_is_refused_before_anything_is_written(tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_too_few_records_are_refused_before_training(tmp_path, monkeypatch, tiny_model):
+    """LLaMA-Factory would stop with a traceback; own column names go through to preparing."""
+    line = json.loads((ROOT / "data/sample.jsonl").read_text().splitlines()[0])
+    row = {"q": line["Question"], "Complex_CoT": line["Complex_CoT"], "Response": line["Response"]}
+    (tmp_path / "few.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.chdir(tmp_path)
+    walk = demo.Demo([str(tmp_path / "few.jsonl")], [], demo.CPU, ["Question=q"])
+    walk.tiny = tiny_model
+    monkeypatch.setattr(demo, "BENCHMARKS", [str(ROOT / path) for path in demo.BENCHMARKS])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(UserError, match="the demo needs 8,192"):
+        walk.prepare()
+    assert json.loads((walk.data / "report.json").read_text())["kept"] == 1
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
     """A copy of the project, so that the walk touches nobody's runs; walked once."""

@@ -69,7 +69,7 @@ def find_subject(model: str, adapter: str | None, recipe: str | None = None, tem
     import yaml
 
     if adapter and not Path(adapter, "adapter_config.json").is_file():
-        wanted = "expected the output_dir of a LoRA run that finished (train first, or pass --adapter DIR)"
+        wanted = "expected the output_dir of a LoRA run that finished (train first, or name another)"
         raise UserError(f"{adapter}: found no adapter_config.json; {wanted}")
     if adapter and not recipe and Path(adapter, "medcot.json").is_file():
         recipe = str(ROOT / read_json(Path(adapter, "medcot.json"))["recipe"])

@@ -71,7 +71,11 @@ def comparison(
     """A row of a before/after table: label, n, base, tuned, difference, p, verdict."""
     difference = cell.get("difference") or {}
     shown = {"value": difference.get("value", difference.get(name)), "ci95": difference.get("ci95")}
-    row = [label, cell["base"]["n"], *(interval(cell.get(side, {}), name, digits, scale) for side in MODELS)]
+    row = [
+        label,
+        difference.get("n", cell["base"]["n"]),
+        *(interval(cell.get(side, {}), name, digits, scale) for side in MODELS),
+    ]
     p = difference.get("p_holm", difference.get("p")) if difference.get("ci95") else None
     return [*row, interval(shown, digits=digits, scale=scale), number(p), verdict(difference, better)]
 

@@ -104,7 +104,7 @@ def find_tokenizer(name: str) -> str:
     except Exception as error:  # the hubs' clients raise dozens of types; all mean that it does not come
         raise UserError(
             f"--tokenizer {name}: cannot be fetched ({type(error).__name__}); set HF_ENDPOINT to a mirror or "
-            "USE_MODELSCOPE_HUB=1, or give a folder that holds tokenizer.json"
+            "USE_MODELSCOPE_HUB=1, or give a folder that holds tokenizer.json (after `make demo`: saves/tiny_init)"
         ) from error
 
 

@@ -130,10 +130,12 @@ def _csv(path: Path) -> Iterator[Row]:
     with _open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
-            for number, row in enumerate(reader, 1):
+            columns = len(reader.fieldnames or [])
+            end = reader.line_num  # of the head; a row may span several lines and is named by its first
+            for row in reader:
+                number, end = end + 1, reader.line_num
                 if None in row or None in row.values():
                     found = len([v for v in row.values() if v is not None]) + (len(row[None]) - 1 if None in row else 0)
-                    columns = len(reader.fieldnames or [])
                     raise UserError(
                         f"{path}:{reader.line_num}: found {found} fields, expected {columns} as in the first line; "
                         "quote fields that hold a comma or a line break"

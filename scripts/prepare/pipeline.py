@@ -140,6 +140,8 @@ def prepare(args: argparse.Namespace) -> dict:
     print(
         f"{report['read']:,} read, {report['kept']:,} kept, {report['rejected']:,} rejected: {args.out / 'report.md'}"
     )
+    if report["kept"] and args.test and not report["splits"]["test"]["records"]:
+        print("warning: the test split is empty, so no perplexity can be measured: raise --test, or add records")
     looks = ", ".join(f"{name} {count:,}" for name, count in report["warnings"].items() if count)
     if looks:
         print(f"warning: kept records that look as if they held personal data ({looks}); the report names them")

@@ -147,6 +147,7 @@ def build_report(
 
 def cell(value: object) -> str:
     """A value as a table's cell: whole numbers with thousands' separators, marks of the table escaped."""
+    value = ", ".join(value) if isinstance(value, list) else value
     text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
@@ -186,7 +187,8 @@ def plots(report: dict) -> str:
         right.barh(reasons, counts, left=before, label=lang)
         before += counts
     right.set(xlabel="records", title="Rejected, by reason")
-    right.legend()
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(loc="best")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]

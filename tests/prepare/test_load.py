@@ -51,6 +51,8 @@ def test_formats_give_the_same_rows(tmp_path: Path, name: str) -> None:
 def test_numbers_are_lines_or_records(tmp_path: Path) -> None:
     assert [n for n, _ in load.read_rows(str(make(tmp_path / "a.jsonl", ROWS)))] == [2, 4]
     assert [n for n, _ in load.read_rows(str(make(tmp_path / "a.json", ROWS)))] == [1, 2]
+    (tmp_path / "a.csv").write_text('q,a\n"one\nline more",x\ntwo,y\n"three\n\n",z\nfour,w\n')
+    assert [n for n, _ in load.read_rows(str(tmp_path / "a.csv"))] == [2, 4, 5, 8], "the line where a row begins"
 
 
 def test_json_array_is_read_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
