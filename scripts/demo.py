@@ -184,11 +184,11 @@ class Demo:
             self.data,
         )
         splits = read_json(self.data / "report.json")["splits"]
-        tokens, held_out = (sum(splits[name]["tokens"] for name in names) for names in (("train",), ("test",)))
+        tokens, held_out = splits["train"]["tokens"], splits["test"]["records"]
         if tokens < LEAST or not held_out:
             raise UserError(
-                f"{self.data / 'report.md'}: {tokens:,} tokens to train on and {splits['test']['records']} held-out "
-                f"records; the demo needs {LEAST:,} and one: name more records (some 40)"
+                f"{self.data / 'report.md'}: {tokens:,} tokens to train on and {held_out} held-out records; "
+                f"the demo needs {LEAST:,} and one: name more records (some 40)"
             )
         registry = read_json(self.data / "dataset_info.json")
         # LLaMA-Factory's stage pt reads one column as plain text: the given texts, else the training split's outputs.
