@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import NOTICE, UserError, load_recipe, run_main
-from scripts.evaluate.plan import SMALL
+from scripts.evaluate.plan import is_small
 from scripts.talk.conversation import TEXTS, Reply, Talk, Turn
 from scripts.talk.same_site import LOOPBACK, SameSite
 from scripts.talk.upstream import Server, answer, connect, own_server
@@ -120,7 +120,7 @@ class Page:
     def words(self, language: str) -> dict:
         """Updates that put every label into a language."""
         words = TEXTS[language]
-        values, labels = ("notice", "shade", "send", "stop", "new", "save"), ("question", "compare", "budget")
+        values, labels = ("shade", "send", "stop", "new", "save"), ("question", "compare", "budget")
         shown = {getattr(self, key): {"value": words[key]} for key in values}
         shown[self.notice] = {"value": words["notice"] + (f" <b>{words['tiny']}</b>" if self.tiny else "")}
         shown |= {getattr(self, key): {"label": words[key]} for key in labels}
@@ -190,10 +190,11 @@ class Page:
         written.then(None, self.saved, js="saveConversation")
 
 
-def is_tiny(recipe: str) -> bool:
-    """Whether a recipe's model is the demo's, by the size of its weights."""
-    model = Path(load_recipe(recipe, [], ("model_name_or_path",))["model_name_or_path"])
-    return 0 < sum(file.stat().st_size for file in model.glob("*.safetensors")) < SMALL
+def models_of(recipe: str) -> tuple[str, str]:
+    """A recipe's base model and its adapter, the model again where it has none."""
+    settings = load_recipe(recipe, [], ("model_name_or_path",))
+    base = str(settings["model_name_or_path"])
+    return base, str(settings.get("adapter_name_or_path") or base)
 
 
 def find_servers(args: argparse.Namespace, stack: ExitStack) -> dict[str, Server]:
@@ -203,9 +204,8 @@ def find_servers(args: argparse.Namespace, stack: ExitStack) -> dict[str, Server
         if args.base_server or args.base_model:
             servers["base"] = connect(args.base_server or args.server, args.base_model)
         return servers
-    recipe = load_recipe(args.recipe, [], ("model_name_or_path",))
-    base = str(recipe["model_name_or_path"])
-    started = {"tuned": stack.enter_context(own_server(args.recipe, [], recipe.get("adapter_name_or_path") or base))}
+    base, tuned = models_of(args.recipe)
+    started = {"tuned": stack.enter_context(own_server(args.recipe, [], tuned))}
     if args.compare:
         started["base"] = stack.enter_context(own_server(args.recipe, ["adapter_name_or_path=null"], base))
     return {side: loaded() for side, loaded in started.items()}
@@ -237,7 +237,8 @@ def main() -> None:
             raise UserError(f"port {args.port} is in use; choose another one with --port")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the servers started here end too
     with ExitStack() as stack:
-        page = Page(find_servers(args, stack), args.max_chars, tiny=not args.server and is_tiny(args.recipe))
+        tiny = not args.server and is_small(models_of(args.recipe)[0])
+        page = Page(find_servers(args, stack), args.max_chars, tiny)
         launch(page.blocks, args.host, args.port, password)
 
 

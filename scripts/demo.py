@@ -73,14 +73,12 @@ class Demo:
 
     def __init__(self, sources: list[str], texts: list[str], size: Size, columns: list[str]) -> None:
         self.sources, self.texts, self.size, self.columns = sources, texts, size, columns
-        own = (
-            [] if sources == [SAMPLE] else [re.sub(r"\W+", "_", Path(path).stem).strip("_").lower() for path in sources]
-        )
-        self.suffix = "".join(f"-{word}" for word in [*own, *(["gpu"] if size is GPU else [])])
+        slugs = [re.sub(r"\W+", "_", Path(path).stem).strip("_").lower() for path in sources if sources != [SAMPLE]]
+        own = "".join(f"-{slug}" for slug in slugs)
+        self.suffix = own + ("-gpu" if size is GPU else "")
         self.data, self.results = Path(f"data/demo{self.suffix}"), Path(f"results/demo{self.suffix}")
-        suffix = self.suffix.removesuffix("-gpu")
         names = ("tiny_init" if size is CPU else "init_gpu", f"pretrain_{size.place}", f"qlora_{size.place}")
-        self.tiny, self.base, self.tuned = (Path(f"saves/{name}{suffix}") for name in names)
+        self.tiny, self.base, self.tuned = (Path(f"saves/{name}{own}") for name in names)
         steps_file = self.results / "steps.json"
         self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
         self.number = 0

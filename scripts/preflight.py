@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import shutil
 import sys
@@ -299,7 +298,7 @@ def first_line(error: Exception) -> str:
 def examine(path: str, overrides: list[str]) -> list[Check]:
     """All checks of a recipe; a check that meets a user's mistake becomes a failed row instead of ending the rest."""
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")  # the table is what people should read
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # likewise: not each retry
     run, rows = Run(path, overrides), []
     for check in CHECKS:
         try:

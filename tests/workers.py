@@ -18,9 +18,8 @@ def kill_a_worker(child: subprocess.Popen, after: Path) -> int:
         time.sleep(0.05)
     family = psutil.Process(child.pid).children(recursive=True)
     workers = [process for process in family if "LOCAL_RANK" in process.environ() and process.ppid() != child.pid]
-    ranks = {
-        process.environ()["LOCAL_RANK"]: process.pid for process in reversed(workers)
-    }  # a worker before its children
+    # reversed, so that a worker's own entry stays, not one of its children's
+    ranks = {process.environ()["LOCAL_RANK"]: process.pid for process in reversed(workers)}
     assert set(ranks) == {"0", "1"}, ranks
     os.kill(ranks["1"], signal.SIGKILL)
     return ranks["1"]

@@ -113,8 +113,8 @@ class Meter(TrainerCallback):
         if self.profiler:
             self.profiler.stop()
             self.result["profile"] = self.shares(self.seconds[-1])
-
         if len(self.seconds) > WARMUP:  # after each step: a run that is stopped keeps what it measured
+            self.gather()
             self.write()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -122,12 +122,13 @@ class Meter(TrainerCallback):
             self.loss.append(logs["loss"])
 
     def on_train_end(self, args, state, control, **kwargs):
+        self.gather(profiled=self.profile)
         if torch.cuda.is_available():
-            self.result["matmul_tflops"] = matmul_tflops()
-        self.write(profiled=self.profile)
+            self.result["matmul_tflops"] = matmul_tflops()  # after the peaks were read: its operands are no training
+        self.write()
 
-    def write(self, profiled: bool = False) -> None:
-        """Gather what all processes measured so far and write it; the profiled step, the last one, does not count."""
+    def gather(self, profiled: bool = False) -> None:
+        """Put together what all processes measured so far; the profiled step, the last one, does not count."""
         last = -1 if profiled else None
         real, padded = (sum(int(count) for count in column[WARMUP:last]) for column in (self.real, self.padded))
         tokens, memory = over_processes([real, padded], "SUM"), over_processes(peak_gib(), "MAX")
@@ -135,6 +136,8 @@ class Meter(TrainerCallback):
         self.result |= dict(zip(("real_tokens", "all_tokens"), tokens, strict=True))
         self.result |= dict(zip(("reserved_gib", "allocated_gib"), memory, strict=True))
         self.result |= {"step_seconds": [round(value, 3) for value in self.seconds], "loss_curve": self.loss}
+
+    def write(self) -> None:
         if int(os.environ.get("RANK", 0)) == 0:
             write_json(self.out, self.result)
 

@@ -22,6 +22,11 @@ DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
 }
 
 
+def is_small(model: str) -> bool:
+    """Whether a model is the demo's, by the size of its weights."""
+    return 0 < sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) < SMALL
+
+
 def newest_run() -> dict[str, str]:
     """The last finished LoRA run under saves/: its ``medcot.json``."""
     paths = sorted((ROOT / "saves").glob("*/medcot.json"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -74,8 +79,7 @@ class Plan:
         self.options, self.run, self.engines = options, describe(options), {}
         run = self.run
         self.subject = find_subject(run["model"], run["adapter"], run["recipe"]) if local else None
-        weights = sum(file.stat().st_size for file in Path(run["model"]).glob("*.safetensors"))
-        self.small = local and 0 < weights < SMALL
+        self.small = local and is_small(run["model"])
         # Without a judge the demo's model judges itself, which tests the path and informs about nothing else.
         self.judges_itself = self.small and not options.judge_url
         self._settle(options, DEFAULTS[self.small])

@@ -188,7 +188,7 @@ def plots(report: dict) -> str:
         before += counts
     right.set(xlabel="records", title="Rejected, by reason")
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(loc="best")
+    right.legend()
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]

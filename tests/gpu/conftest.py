@@ -44,9 +44,8 @@ class Road:
         command = [sys.executable, "-m", "llamafactory.cli", "train", "yamls/qlora.yaml", *pairs]
         with (self.folder / f"{name}.log").open("a") as log:
             env = os.environ | {"UNSLOTH_DISABLE_STATISTICS": "1", "CUDA_VISIBLE_DEVICES": "0,1" if gpus == 2 else "0"}
-            env["PATH"] = (
-                f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # LLaMA-Factory calls torchrun by its name
-            )
+            # LLaMA-Factory calls torchrun by its name
+            env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def losses(self, name: str) -> dict[int, float]:
