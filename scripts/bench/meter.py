@@ -22,6 +22,7 @@ from scripts.common import UserError, run_main, write_json
 
 WARMUP = 3  # optimiser steps left out of the figures: kernels are compiled and the allocator fills
 KINDS = (  # a CUDA kernel's kind by the first of these words in its name
+    ("communication", ("nccl",)),
     ("attention", ("flash", "fmha", "attn", "attention")),
     ("dequantise 4-bit", ("dequant",)),
     ("matrix product", ("gemm", "nvjet", "cutlass", "xmma", "cublas", "splitk")),
@@ -39,6 +40,15 @@ def real_tokens(labels: torch.Tensor) -> torch.Tensor:
 def kernel_kind(name: str) -> str:
     """Which kind of work a CUDA kernel does, by its name."""
     return next((kind for kind, words in KINDS if any(word in name.lower() for word in words)), "other elementwise")
+
+
+def busy_seconds(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds in which at least one of the (start, end) spans (microseconds) ran: kernels and copies overlap."""
+    busy = until = 0.0
+    for start, end in sorted(spans):
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return busy / 1e6
 
 
 def matmul_tflops(size: int = 8192, repeats: int = 30) -> float:
@@ -80,6 +90,7 @@ class Meter(TrainerCallback):
         self.real: list[Any] = []
         self.padded: list[int] = []
         self.loss: list[float] = []
+        self.between: list[float] = []
         self.result: dict[str, Any] = {}
         self.counts: list[Any] = [0, 0]
 
@@ -104,6 +115,8 @@ class Meter(TrainerCallback):
             self.profiler.start()
         self.synchronize()
         self.start = time.perf_counter()
+        if self.seconds:
+            self.between.append(self.start - self.end)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.synchronize()
@@ -116,6 +129,7 @@ class Meter(TrainerCallback):
         if len(self.seconds) > WARMUP:  # after each step: a run that is stopped keeps what it measured
             self.gather()
             self.write()
+        self.end = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
@@ -136,6 +150,7 @@ class Meter(TrainerCallback):
         self.result |= dict(zip(("real_tokens", "all_tokens"), tokens, strict=True))
         self.result |= dict(zip(("reserved_gib", "allocated_gib"), memory, strict=True))
         self.result |= {"step_seconds": [round(value, 3) for value in self.seconds], "loss_curve": self.loss}
+        self.result |= {"between_steps_s": [round(value, 3) for value in self.between]}
 
     def write(self) -> None:
         if int(os.environ.get("RANK", 0)) == 0:
@@ -147,13 +162,14 @@ class Meter(TrainerCallback):
             torch.cuda.synchronize()
 
     def shares(self, seconds: float) -> dict[str, Any]:
-        """Share of the profiled step's wall time by kind of kernel, and its longest kernels in ms."""
+        """Share of the profiled step's wall time by kind of kernel (they overlap), and its longest kernels in ms."""
         kinds: dict[str, float] = defaultdict(float)
+        spans = [event.time_range for event in self.profiler.events() if event.device_type.name == "CUDA"]
         rows = [(row.key, row.self_device_time_total / 1e6) for row in self.profiler.key_averages()]
         for name, spent in rows:
             kinds[kernel_kind(name)] += spent / seconds
         top = sorted(rows, key=lambda row: -row[1])[:15]
-        kinds["GPU idle"] = 1 - sum(kinds.values())
+        kinds["GPU idle"] = 1 - busy_seconds((span.start, span.end) for span in spans) / seconds
         return {
             "wall_share": {kind: round(share, 4) for kind, share in sorted(kinds.items(), key=lambda item: -item[1])},
             "kernels_ms": {name[:90]: round(spent * 1e3, 1) for name, spent in top},

@@ -40,14 +40,14 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def table(rows: list[dict[str, Any]], name: str) -> str:
     """A Markdown table of ``rows``; ``name`` heads the first column."""
-    head = [name, "card", "shape", "batch", *HEAD, *RATIOS]
-    lines = [head, ["---"] * 4 + ["---:"] * (len(HEAD) + len(RATIOS))]
+    head = [name, "card", "attention", "shape", "batch", *HEAD, *RATIOS]
+    lines = [head, ["---"] * 5 + ["---:"] * (len(HEAD) + len(RATIOS))]
     for row in rows:
         recipe, several = row["recipe"], row["gpus"] > 1
         batch = f"{recipe['per_device_train_batch_size']} x {recipe['gradient_accumulation_steps']}"
         card = re.findall(r"NVIDIA (\w+)", row["machine"])[0]
         card, batch = (f"{row['gpus']} x {card}", f"{batch} each") if several else (card, batch)
-        lines.append([row["variant"], card, row["shape"], batch, *cells(row)])
+        lines.append([row["variant"], card, row["attention"], row["shape"], batch, *cells(row)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

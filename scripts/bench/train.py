@@ -4,6 +4,7 @@
     python -m scripts.bench.train --variants plain,ours --minutes 9    these, as far as they fit into 9 minutes
     python -m scripts.bench.train --variants examples/x.yaml@14b       a recipe, on another model's shape
     python -m scripts.bench.train --variants ours --gpus 2             DDP, the same 48 records per optimiser step
+    python -m scripts.bench.train --variants plain,ours --cudnn-attention      as PyTorch itself picks on an H100
     python -m scripts.bench.train --gpus 2 --accelerate examples/accelerate/fsdp.yaml \\
         --variants examples/qlora_14b_fsdp.yaml@14b                    FSDP, started as accelerate does
     python -m scripts.bench.train --check-packing                      does a record see its neighbour in a pack?
@@ -66,6 +67,9 @@ SHAPES = {
     "100m": shape(640, 12, 2560, 10, 2, 32768),
     "tiny": shape(64, 2, 128, 4, 2, 2048),
 }
+# PyTorch on an H100, H200 or B200 takes cuDNN's attention first, which plans anew for each shape of a batch: 50 ms, two
+# or three times a step. With this in the environment it takes flash attention, as on other cards; make train sets it.
+CUDNN_LAST = "TORCH_CUDNN_SDPA_DEPRIORITIZED"
 NO_UNSLOTH = {"use_unsloth": False, "group_by_length": False}
 
 
@@ -172,6 +176,11 @@ def flops_per_token(config: dict[str, Any], context: float, repeated: bool) -> f
     return (6 * weights + 16 * scores) if repeated else (4 * weights + 12 * scores)
 
 
+def attention(args: argparse.Namespace) -> str:
+    """Whose attention PyTorch takes first."""
+    return "cuDNN" if args.cudnn_attention else "flash"
+
+
 def recipe_of(name: str, args: argparse.Namespace, steps: int) -> tuple[dict[str, Any], float | None, int | None]:
     """The variant's whole recipe, its memory limit (GiB) and the length of every record (tokens), where it has them."""
     import yaml
@@ -211,7 +220,10 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     command += [f"--limit-gib={limit}"] if limit else []
     command += ["--profile"] if args.profile and not args.cpu else []
     env = os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(map(str, range(args.gpus)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(args.gpus)))).split(",")
+    env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(visible[: args.gpus])
+    env.pop(CUDNN_LAST, None)
+    env |= {} if args.cudnn_attention else {CUDNN_LAST: "1"}
     with (folder / "log.txt").open("w") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
         try:
@@ -250,6 +262,7 @@ def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, 
         "loss_curve",
         "step_seconds",
         "matmul_tflops",
+        "between_steps_s",
         "unsloth_modules",
         "trainable",
         "load_reserved_gib",
@@ -266,7 +279,8 @@ def figures(measured: dict[str, Any], recipe: dict[str, Any], config: dict[str, 
 def with_ratios(rows: list[dict]) -> list[dict]:
     """Add each row's ratio to plain and original on as many GPUs and to itself on one, where those are known.
 
-    Of the same shape, machine and commit, which stands for the same loan: hosts of one kind differ by up to 45%.
+    Of the same shape, attention, machine and commit, which stands for the same loan: hosts of one kind differ by up to
+    45%.
     """
     for row in rows:
         others = {
@@ -279,7 +293,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
                 other["tokens_per_s"]
                 for other in rows
                 if (other["variant"], other["gpus"]) == wanted
-                and all(other[key] == row[key] for key in ("shape", "machine", "commit"))
+                and all(other[key] == row[key] for key in ("shape", "attention", "machine", "commit"))
                 and "tokens_per_s" in other
             ]
             known = same and "tokens_per_s" in row
@@ -315,12 +329,14 @@ def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str,
     if not (data / "dataset_info.json").exists():
         build_data(data, tokenizer, lengths)
     build_model(SHAPES[shape_name], model, tokenizer)
-    run = args.work / "run" / name.replace("/", "_").replace(" ", "_")
+    run = args.work / "run" / f"{name}-{attention(args)}".replace("/", "_").replace(" ", "_")
     recipe |= {"model_name_or_path": str(model), "dataset_dir": str(data), "output_dir": str(run / "out")}
     start = time.monotonic()
     measured = train(recipe, limit, run, args)
     row = {"variant": Path(name).stem if name.endswith(".yaml") else name, "shape": shape_name, "gpus": args.gpus}
     row |= {
+        "attention": attention(args),
+        "sharded": bool(args.accelerate),
         "limit_gib": limit,
         "longest": max(lengths),
         "recipe": {k: v for k, v in recipe.items() if "dir" not in k and "path" not in k},
@@ -353,6 +369,7 @@ def main() -> int:
     parser.add_argument(
         "--accelerate", type=Path, help="start by accelerate with this config (FSDP); batch as in the recipe"
     )
+    parser.add_argument("--cudnn-attention", action="store_true", help="PyTorch's own order on H100, H200 and B200")
     parser.add_argument("--profile", action="store_true", help="profile one more step: where the time goes")
     parser.add_argument("--cpu", action="store_true", help="without a GPU and without Unsloth, to try the script")
     parser.add_argument("--again", action="store_true", help="measure also what has a figure")
@@ -375,8 +392,9 @@ def main() -> int:
         if not (name in VARIANTS or Path(name).is_file()) or (shape_name or args.shape) not in SHAPES:
             raise UserError(f"{wanted}: not a variant ({', '.join(VARIANTS)}), a recipe, or one @ {', '.join(SHAPES)}")
         rows = read_json(args.out) if args.out.exists() else []
-        key = (Path(name).stem if name.endswith(".yaml") else name, shape_name or args.shape, args.gpus, machine())
-        old = [row for row in rows if (row["variant"], row["shape"], row["gpus"], row["machine"]) == key]
+        key = {"variant": Path(name).stem if name.endswith(".yaml") else name, "shape": shape_name or args.shape}
+        key |= {"gpus": args.gpus, "attention": attention(args), "machine": machine()}
+        old = [row for row in rows if all(row[name] == value for name, value in key.items())]
         if old and "error" not in old[0] and not args.again:
             print(f"{wanted}: measured already")
             continue

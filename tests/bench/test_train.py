@@ -27,6 +27,13 @@ def test_a_token_counts_only_if_it_is_no_padding():
     assert real_tokens(labels).item() == 4 + 6
 
 
+def test_kernels_that_overlap_count_once():
+    from scripts.bench.meter import busy_seconds
+
+    spans = [(3e6, 4e6), (0, 1e6), (0.5e6, 2e6), (0.6e6, 0.7e6)]  # microseconds: 0 to 2 s, then 3 to 4 s
+    assert busy_seconds(spans) == pytest.approx(3.0)
+
+
 def test_flops_of_the_7b_shape():
     """4 FLOPs per weight of the matrix products (7.07 billion with the output layer), and attention's own."""
     plain, repeated = (train.flops_per_token(train.SHAPES["7b"], 300, again) for again in (False, True))
@@ -35,15 +42,16 @@ def test_flops_of_the_7b_shape():
 
 
 def test_ratios_are_taken_within_one_loan_only():
-    here = {"shape": "7b", "gpus": 1, "machine": "m", "commit": "a"}
+    here = {"shape": "7b", "gpus": 1, "attention": "flash", "machine": "m", "commit": "a"}
     rows = [
         here | {"variant": "plain", "tokens_per_s": 100.0},
         here | {"variant": "ours", "tokens_per_s": 250.0},
         here | {"variant": "failed", "error": "status 1"},
         here | {"variant": "elsewhere", "tokens_per_s": 500.0, "commit": "b"},
+        here | {"variant": "other attention", "tokens_per_s": 500.0, "attention": "cuDNN"},
     ]
     found = {row["variant"]: row["ratio_to_plain"] for row in train.with_ratios(rows)}
-    assert found == {"plain": 1.0, "ours": 2.5, "failed": None, "elsewhere": None}
+    assert found == {"plain": 1.0, "ours": 2.5, "failed": None, "elsewhere": None, "other attention": None}
     assert all(row["ratio_to_original"] is None for row in rows)
 
 
