@@ -6,7 +6,7 @@ SOURCE ?= data/sample.jsonl
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # On a CPU that others use too, threads that spin while they wait cost 6 times the time (12 QLoRA steps: 31 s, or 5 s).
 export OMP_WAIT_POLICY ?= PASSIVE
-# On an H100, H200 or B200 PyTorch's first choice of attention, cuDNN's, plans anew for each shape of a batch: 2 to 3 x 50 ms.
+# On an H100, H200 or B200 PyTorch's first choice of attention, cuDNN's, plans anew for each shape of a batch.
 export TORCH_CUDNN_SDPA_DEPRIORITIZED ?= 1
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo train eval review webchat api chat export test test-all lint clean

@@ -24,12 +24,16 @@ def linear_sizes(config: dict[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, wide), (hidden, narrow), (hidden, narrow), (wide, hidden), *[(hidden, mlp)] * 2, (mlp, hidden)]
 
 
-def predict_peak_gib(args: dict[str, Any], config: dict[str, Any], longest: int | None = None) -> dict[str, float]:
+def predict_peak_gib(
+    args: dict[str, Any], config: dict[str, Any], longest: int | None = None, shards: int = 1
+) -> dict[str, float]:
     """GiB by part, with their sum under "total" (CUDA's own context included).
 
     ``args``: a recipe. ``config``: the base model's config. ``longest``: tokens of the longest record where known;
-    otherwise a micro-batch is taken to be as long as cutoff_len. Source: sizes of Qwen2 as in transformers; the factors
-    of one layer's activations and of the logits were fitted to the 7B runs of docs/bench_train.json.
+    otherwise a micro-batch is taken to be as long as cutoff_len. ``shards``: GPUs among which FSDP shares out the
+    layers and what is trained; embeddings and output layer are whole on each while a step runs. Source: sizes of Qwen2
+    as in transformers; the factors of one layer's activations and of the logits were fitted to the 7B runs of
+    docs/bench_train.json.
     """
     try:
         sizes, layers = linear_sizes(config), config["num_hidden_layers"]
@@ -48,10 +52,11 @@ def predict_peak_gib(args: dict[str, Any], config: dict[str, Any], longest: int 
     inside = 2 * (4 * hidden + 4 * mlp if unsloth else 10 * hidden + 6 * mlp)  # one layer's own activations, bf16
     if args.get("disable_gradient_checkpointing") and not unsloth:
         kept = inside
+    four_bit = args.get("quantization_bit") == 4
     fused_loss = unsloth or args.get("enable_liger_kernel")
     parts = {
-        "weights": 0.0 if full else linear * (NF4_BYTES if args.get("quantization_bit") == 4 else 2) + 2 * tables,
-        "trained weights, gradients, optimiser": trained * (4 + 4 + moments),
+        "weights": 0.0 if full else linear * (NF4_BYTES if four_bit else 2) / shards + 2 * tables,
+        "trained weights, gradients, optimiser": trained * (4 + 4 + moments) / shards,
         "kept activations": layers * kept * tokens,
         "one layer at work": inside * tokens + 2 * max(i * o for i, o in sizes) * 2,
         "logits": 0 if fused_loss else tokens * vocab * 10.5,
@@ -65,12 +70,14 @@ def main() -> None:
         prog="python -m scripts.memory",
         description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
         epilog="examples:\n  python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
-        "  python -m scripts.memory yamls/qlora.yaml --longest 1356",
+        "  python -m scripts.memory yamls/qlora.yaml --longest 1356\n"
+        "  python -m scripts.memory examples/qlora_14b_fsdp.yaml --longest 1356 --shards 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--longest", type=int, help="tokens of the longest record (default: the recipe's cutoff_len)")
+    parser.add_argument("--shards", type=int, default=1, help="GPUs among which FSDP shares out the model (default: 1)")
     args = parser.parse_intermixed_args()
     from transformers import AutoConfig
 
@@ -81,7 +88,7 @@ def main() -> None:
         config = AutoConfig.from_pretrained(recipe["model_name_or_path"]).to_dict()
     except (OSError, ValueError) as error:
         raise UserError(f"{recipe['model_name_or_path']}: its config cannot be read ({error})") from error
-    for name, gib in predict_peak_gib(recipe, config, args.longest).items():
+    for name, gib in predict_peak_gib(recipe, config, args.longest, args.shards).items():
         print(f"{gib:8.2f} GiB  {name}")
 
 

@@ -223,7 +223,8 @@ def check_accelerator(run: Run) -> Iterator[Check]:
         yield Check("accelerator", "ok", f"{words}; about {need:.1f} GiB needed")
     processes = int(os.environ.get("NPROC_PER_NODE", count))
     status = "ok" if processes == 1 else "warn"
-    advice = "" if processes == 1 else "; set CUDA_VISIBLE_DEVICES=0 for one GPU, or divide gradient_accumulation_steps"
+    advice = f"; set CUDA_VISIBLE_DEVICES=0 for one GPU, or divide per_device_train_batch_size by {processes}"
+    advice = "" if processes == 1 else advice
     yield Check("GPUs used", status, f"{processes}: {run.batch * processes} records per step{advice}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench.table import shards_of
 from scripts.bench.train import SHAPES
 from scripts.common import UserError
 from scripts.memory import predict_peak_gib
@@ -17,7 +18,7 @@ MEASURED = [row for row in ROWS if "error" not in row]
 
 
 def predicted(row: dict, **changes: int) -> float:
-    parts = predict_peak_gib(row["recipe"] | changes, SHAPES[row["shape"]], row["longest"])
+    parts = predict_peak_gib(row["recipe"] | changes, SHAPES[row["shape"]], row["longest"], shards_of(row))
     return parts["total"] - parts["CUDA context"]
 
 
@@ -25,7 +26,7 @@ def test_the_main_variants_were_measured():
     assert {"plain", "original", "ours"} <= {row["variant"] for row in MEASURED}
 
 
-@pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['variant']}@{row['shape']}")
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['variant']}@{row['shape']}x{row['gpus']}")
 def test_prediction_is_within_a_tenth_of_what_was_measured(row):
     assert predicted(row) == pytest.approx(row["allocated_gib"], rel=0.1)
 

@@ -18,13 +18,18 @@ HEAD = ("real tokens/s", "25,000 records", "reserved", "needed", "predicted", "p
 RATIOS = {"x plain": "ratio_to_plain", "x original": "ratio_to_original", "x one GPU": "ratio_to_one_gpu"}
 
 
+def shards_of(row: dict[str, Any]) -> int:
+    """GPUs among which a measured row's model was shared out: all under FSDP, one otherwise."""
+    return row["gpus"] if row.get("sharded") else 1
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     """A measured row's figures in the order of HEAD and RATIOS, or why there are none."""
     if "error" in row:
         out_of_memory = "OutOfMemoryError" in " ".join(row.get("log_tail", []))
         said = f"out of memory at {row['limit_gib']} GiB" if out_of_memory else "failed"
         return [said, *[""] * (len(HEAD) + len(RATIOS) - 1)]
-    predicted = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"])
+    predicted = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"], shards_of(row))
     ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in RATIOS.values()]
     return [
         f"{row['tokens_per_s']:,.0f}",

@@ -67,8 +67,8 @@ SHAPES = {
     "100m": shape(640, 12, 2560, 10, 2, 32768),
     "tiny": shape(64, 2, 128, 4, 2, 2048),
 }
-# PyTorch on an H100, H200 or B200 takes cuDNN's attention first, which plans anew for each shape of a batch: 50 ms, two
-# or three times a step. With this in the environment it takes flash attention, as on other cards; make train sets it.
+# PyTorch on an H100, H200 or B200 takes cuDNN's attention first, which plans anew, forward and backward, for each shape
+# of a batch. With this in the environment it takes flash attention, as on other cards; make train sets it.
 CUDNN_LAST = "TORCH_CUDNN_SDPA_DEPRIORITIZED"
 NO_UNSLOTH = {"use_unsloth": False, "group_by_length": False}
 
@@ -296,7 +296,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
                 and all(other[key] == row[key] for key in ("shape", "attention", "machine", "commit"))
                 and "tokens_per_s" in other
             ]
-            known = same and "tokens_per_s" in row
+            known = same and "tokens_per_s" in row and (name, row["gpus"]) != ("one_gpu", 1)
             row[f"ratio_to_{name}"] = round(row["tokens_per_s"] / same[0], 3) if known else None
     return rows
 
