@@ -92,9 +92,9 @@ def check_base_model(run: Run) -> Iterator[Check]:
     from llamafactory.extras.misc import use_modelscope
     from transformers import AutoConfig, AutoTokenizer
 
-    if not Path(run.model).is_dir():
-        print(f"asking for {run.model} (a minute where no hub can be reached) ...", file=sys.stderr, flush=True)
     where = "local folder" if Path(run.model).is_dir() else "ModelScope" if use_modelscope() else "hub or its cache"
+    if where != "local folder":
+        print(f"asking for {run.model} (a minute where no hub can be reached) ...", file=sys.stderr, flush=True)
     try:
         folder = run.model
         if where == "ModelScope":
@@ -222,10 +222,12 @@ def check_accelerator(run: Run) -> Iterator[Check]:
     else:
         yield Check("accelerator", "ok", f"{words}; about {need:.1f} GiB needed")
     processes = int(os.environ.get("NPROC_PER_NODE", count))
-    status = "ok" if processes == 1 else "warn"
-    advice = f"; set CUDA_VISIBLE_DEVICES=0 for one GPU, or divide per_device_train_batch_size by {processes}"
-    advice = "" if processes == 1 else advice
-    yield Check("GPUs used", status, f"{processes}: {run.batch * processes} records per step{advice}")
+    words = f"{processes}: {run.batch * processes} records per step"
+    if processes == 1:
+        yield Check("GPUs used", "ok", words)
+    else:
+        advice = f"set CUDA_VISIBLE_DEVICES=0 for one GPU, or divide per_device_train_batch_size by {processes}"
+        yield Check("GPUs used", "warn", f"{words}; {advice}")
 
 
 def check_imports(run: Run) -> Iterator[Check]:

@@ -136,14 +136,14 @@ class Meter(TrainerCallback):
             self.loss.append(logs["loss"])
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.gather(profiled=self.profile)
+        self.gather()
         if torch.cuda.is_available():
             self.result["matmul_tflops"] = matmul_tflops()  # after the peaks were read: its operands are no training
         self.write()
 
-    def gather(self, profiled: bool = False) -> None:
+    def gather(self) -> None:
         """Put together what all processes measured so far; the profiled step, the last one, does not count."""
-        last = -1 if profiled else None
+        last = -1 if self.profiler else None
         real, padded = (sum(int(count) for count in column[WARMUP:last]) for column in (self.real, self.padded))
         tokens, memory = over_processes([real, padded], "SUM"), over_processes(peak_gib(), "MAX")
         self.result |= {"seconds": sum(self.seconds[WARMUP:last])}

@@ -176,9 +176,16 @@ def flops_per_token(config: dict[str, Any], context: float, repeated: bool) -> f
     return (6 * weights + 16 * scores) if repeated else (4 * weights + 12 * scores)
 
 
-def attention(args: argparse.Namespace) -> str:
-    """Whose attention PyTorch takes first."""
-    return "cuDNN" if args.cudnn_attention else "flash"
+def identity(wanted: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What tells the row of ``wanted``, NAME or NAME@SHAPE, from others: a second one takes the first one's place."""
+    name, _, shape_name = wanted.partition("@")
+    return {
+        "variant": Path(name).stem if name.endswith(".yaml") else name,
+        "shape": shape_name or args.shape,
+        "gpus": args.gpus,
+        "attention": "cuDNN" if args.cudnn_attention else "flash",
+        "machine": machine(),
+    }
 
 
 def recipe_of(name: str, args: argparse.Namespace, steps: int) -> tuple[dict[str, Any], float | None, int | None]:
@@ -223,7 +230,8 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(args.gpus)))).split(",")
     env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(visible[: args.gpus])
     env.pop(CUDNN_LAST, None)
-    env |= {} if args.cudnn_attention else {CUDNN_LAST: "1"}
+    if not args.cudnn_attention:
+        env[CUDNN_LAST] = "1"
     with (folder / "log.txt").open("w") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
         try:
@@ -286,7 +294,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
         others = {
             "plain": ("plain", row["gpus"]),
             "original": ("original", row["gpus"]),
-            "one_gpu": (row["variant"], 1),
+            "one_gpu": (row["variant"], 1) if row["gpus"] > 1 else None,
         }
         for name, wanted in others.items():
             same = [
@@ -296,7 +304,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
                 and all(other[key] == row[key] for key in ("shape", "attention", "machine", "commit"))
                 and "tokens_per_s" in other
             ]
-            known = same and "tokens_per_s" in row and (name, row["gpus"]) != ("one_gpu", 1)
+            known = same and "tokens_per_s" in row
             row[f"ratio_to_{name}"] = round(row["tokens_per_s"] / same[0], 3) if known else None
     return rows
 
@@ -320,34 +328,27 @@ def check_packing(args: argparse.Namespace, work: Path) -> None:
 
 def measure(wanted: str, args: argparse.Namespace, tokenizer: Path) -> dict[str, Any]:
     """Build what the variant needs, train it and return its row."""
-    name, _, shape_name = wanted.partition("@")
-    shape_name = shape_name or args.shape
-    model, steps = args.work / shape_name, 3 + args.steps + (args.profile and not args.cpu)
+    row, name = identity(wanted, args), wanted.partition("@")[0]
+    config = SHAPES[row["shape"]]
+    model, steps = args.work / row["shape"], 3 + args.steps + (args.profile and not args.cpu)
     recipe, limit, every = recipe_of(name, args, steps)
     lengths = [every] * (48 * steps) if every else record_lengths(args.records, max(1.0, recipe["cutoff_len"] / 2048))
     data = args.work / f"data{max(lengths)}"
     if not (data / "dataset_info.json").exists():
         build_data(data, tokenizer, lengths)
-    build_model(SHAPES[shape_name], model, tokenizer)
-    run = args.work / "run" / f"{name}-{attention(args)}".replace("/", "_").replace(" ", "_")
+    build_model(config, model, tokenizer)
+    run = args.work / "run" / f"{name}-{row['attention']}".replace("/", "_").replace(" ", "_")
     recipe |= {"model_name_or_path": str(model), "dataset_dir": str(data), "output_dir": str(run / "out")}
     start = time.monotonic()
     measured = train(recipe, limit, run, args)
-    row = {"variant": Path(name).stem if name.endswith(".yaml") else name, "shape": shape_name, "gpus": args.gpus}
     row |= {
-        "attention": attention(args),
         "sharded": bool(args.accelerate),
         "limit_gib": limit,
         "longest": max(lengths),
         "recipe": {k: v for k, v in recipe.items() if "dir" not in k and "path" not in k},
     }
-    row |= (
-        measured
-        if "error" in measured
-        else figures(measured, recipe, SHAPES[shape_name], data / "bench.jsonl", args.gpus)
-    )
+    row |= measured if "error" in measured else figures(measured, recipe, config, data / "bench.jsonl", args.gpus)
     row |= {
-        "machine": machine(),
         "commit": git_commit(),
         "measured": time.strftime("%Y-%m-%d"),
         "wall_s": round(time.monotonic() - start),
@@ -388,13 +389,11 @@ def main() -> int:
     for wanted in (args.variants or ("" if args.check_packing else ",".join(VARIANTS))).split(","):
         if not wanted:
             continue
-        name, _, shape_name = wanted.partition("@")
-        if not (name in VARIANTS or Path(name).is_file()) or (shape_name or args.shape) not in SHAPES:
+        name, key = wanted.partition("@")[0], identity(wanted, args)
+        if not (name in VARIANTS or Path(name).is_file()) or key["shape"] not in SHAPES:
             raise UserError(f"{wanted}: not a variant ({', '.join(VARIANTS)}), a recipe, or one @ {', '.join(SHAPES)}")
         rows = read_json(args.out) if args.out.exists() else []
-        key = {"variant": Path(name).stem if name.endswith(".yaml") else name, "shape": shape_name or args.shape}
-        key |= {"gpus": args.gpus, "attention": attention(args), "machine": machine()}
-        old = [row for row in rows if all(row[name] == value for name, value in key.items())]
+        old = [row for row in rows if key.items() <= row.items()]
         if old and "error" not in old[0] and not args.again:
             print(f"{wanted}: measured already")
             continue
