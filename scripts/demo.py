@@ -21,7 +21,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import run_dir
 from scripts.common import (
     NOTICE,
     ROOT,
@@ -35,7 +34,8 @@ from scripts.common import (
     write_text,
 )
 from scripts.prepare.load import read_rows
-from scripts.tiny import strings
+from scripts.train import run as run_dir
+from scripts.train.bases import strings
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
@@ -158,13 +158,13 @@ class Demo:
     def build_tiny(self) -> None:
         self.announce("Build a tiny model and its tokenizer", self.tiny)
         marker = self.tiny / "source.sha256"
-        wanted = file_hash(*self.sources, *self.texts, ROOT / "scripts/tiny.py")
+        wanted = file_hash(*self.sources, *self.texts, ROOT / "scripts/train/bases.py")
         if marker.exists() and marker.read_text() == wanted:
             print("      built earlier from these records: kept")
             return
         self.step(
             "Build a tiny model and its tokenizer",
-            [*PYTHON, "scripts.tiny", *self.sources, *self.texts, "--out", str(self.tiny), *self.size.shape],
+            [*PYTHON, "scripts.train.bases", *self.sources, *self.texts, "--out", str(self.tiny), *self.size.shape],
             self.tiny,
         )
         write_text(marker, wanted)

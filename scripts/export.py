@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from scripts import run_dir
 from scripts.common import NOTICE, UserError, load_recipe, provenance, read_json, run_main, write_json, write_text
-from scripts.evaluate.models import TINY, Store, Subject, find_subject, load_tokenizer
 from scripts.evaluate.perplexity import encode, measure, read_records, summarise
 from scripts.evaluate.report import NOTICE_ZH
+from scripts.evaluate.subject import TINY, Store, Subject, find_subject, load_tokenizer
+from scripts.train import run as run_dir
 
 MARK = "medcot_export.json"  # what a folder of ours holds
 PROMPTS, LENGTH = 8, 64  # of the greedy comparison: held-out questions, tokens of each answer

@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen2-shaped model with random weights and the base model's special tokens; copy it before changing it."""
-    from scripts.tiny import build_model, build_tokenizer
+    from scripts.train.bases import build_model, build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny")
     build_tokenizer(["Fever for three days, give fluids. 患者发热三天，建议补液。"] * 3, folder, vocab_size=400)

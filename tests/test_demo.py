@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts import demo, preflight, run_dir
-from scripts.common import UserError, load_recipe
-from tests.workers import kill_a_worker
+from scripts import demo
+from scripts.common import ROOT, UserError, load_recipe
+from scripts.train import preflight
+from scripts.train import run as run_dir
+from tests.train.workers import kill_a_worker
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "examples/qlora_cpu.yaml"
 KILLS = int(os.environ.get("MEDCOT_KILLS", "3"))
 

@@ -13,7 +13,7 @@ import yaml
 
 from scripts import export
 from scripts.common import ASSISTANT, BOS, EOS, NOTICE, ROOT, USER, UserError
-from scripts.evaluate.models import Subject, load_tokenizer
+from scripts.evaluate.subject import Subject, load_tokenizer
 from tests.evaluate.tiny import build_tiny, write_records
 
 PLAIN = {"bits": None, "dtype": "float32"}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 
 from scripts.common import ROOT, file_hash, provenance, read_jsonl, run_main, write_json, write_text
-from scripts.evaluate.answers import extract_choice
+from scripts.evaluate.read import extract_choice
 from scripts.evaluate.stats import mcnemar_exact, proportion_ci
 
 DATA = "tests/data/answers_500.jsonl"
@@ -34,7 +34,7 @@ Reader = Callable[[dict], set[str]]  # letters for which the scorer would credit
 
 
 def ours(row: dict) -> set[str]:
-    """scripts.evaluate.answers, as the evaluation calls it."""
+    """scripts.evaluate.read, as the evaluation calls it."""
     choice = extract_choice(row["text"], row["letters"], row["prompt_opened"], row["options"])
     return {choice} - {None}
 

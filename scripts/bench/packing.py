@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("saves/bench/packing"))
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from scripts.tiny import build_model, build_tokenizer
+    from scripts.train.bases import build_model, build_tokenizer
 
     model = args.work / "model"
     build_tokenizer([Path(__file__).read_text(), "患者发热三天，建议补液。"], model, vocab_size=2048)

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from scripts.chat.upstream import Server, own_server
 from scripts.common import ROOT, UserError, provenance, read_jsonl, run_main, write_json
-from scripts.talk.upstream import Server, own_server
 
 # presence_penalty is LLaMA-Factory's repetition penalty: the demo model's greedy answers would be one word for ever.
 GREEDY = {"temperature": 0, "presence_penalty": 1.3}

@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.bench.train import SHAPES
 from scripts.common import ROOT, UserError, read_json, run_main, write_text
-from scripts.memory import predict_peak_gib
+from scripts.train.memory import predict_peak_gib
 
 HEAD = ("real tokens/s", "25,000 records", "reserved", "needed", "predicted", "padding", "MFU")
 RATIOS = {"x plain": "ratio_to_plain", "x original": "ratio_to_original", "x one GPU": "ratio_to_one_gpu"}

@@ -381,7 +381,7 @@ def main() -> int:
     begin, longest, failed = time.monotonic(), 0.0, 0
     tokenizer = args.tokenizer or args.work / "tokenizer"
     if not args.tokenizer and not tokenizer.exists():
-        from scripts.tiny import build_tokenizer
+        from scripts.train.bases import build_tokenizer
 
         build_tokenizer([(ROOT / "README.md").read_text(), " fever pain dose cough nurse heart"] * 3, tokenizer)
     if args.check_packing:

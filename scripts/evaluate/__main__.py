@@ -38,8 +38,8 @@ def perplexity(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--template", help="LLaMA-Factory's template (default: the recipe's)")
     parser.add_argument("--limit", type=int, help="only the first N records")
     options = parser.parse_args(argv)
-    from scripts.evaluate.models import find_subject
     from scripts.evaluate.perplexity import evaluate, read_records
+    from scripts.evaluate.subject import find_subject
 
     read_records(options.data)  # a bad file stops here, before any model is loaded
     subject = find_subject(options.model, options.adapter, options.recipe, options.template)

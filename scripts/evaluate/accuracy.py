@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import ROOT, THINK_OPEN, UserError, read_jsonl
-from scripts.evaluate.answers import extract_choice
-from scripts.evaluate.engine import Item, Thinker
+from scripts.evaluate.engines import Item, Thinker
+from scripts.evaluate.read import extract_choice
 from scripts.evaluate.stats import compare, holm, is_gain
 
 TASKS = ROOT / "yamls" / "eval"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import UserError, read_jsonl
-from scripts.evaluate.answers import in_language, split_reasoning
+from scripts.evaluate.read import in_language, split_reasoning
 
 SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bDr)(?<!\bvs)[.!?]+[\"'”’)]*(?=\s|$)|[。！？]+[”’」）]*|\n+")
 LIST_MARK = re.compile(r"^\s*(?:[-*•#>]+|\d+\s*[.)、．])\s*", re.M)

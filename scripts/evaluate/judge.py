@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import THINK_OPEN, UserError
-from scripts.evaluate.answers import split_reasoning
 from scripts.evaluate.client import Client, Fault
-from scripts.evaluate.engine import LocalEngine, in_parallel
-from scripts.evaluate.models import MODELS, Store, key_of
+from scripts.evaluate.engines import LocalEngine, in_parallel
+from scripts.evaluate.read import split_reasoning
 from scripts.evaluate.stats import compare, mcnemar_exact, paired_difference
+from scripts.evaluate.subject import MODELS, Store, key_of
 
 PROMPTS = Path(__file__).with_name("prompts")
 NO_ANSWER = "(no answer)"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, provenance, read_jsonl, write_json
-from scripts.evaluate.models import MODELS, Store, Subject, as_model, key_of
 from scripts.evaluate.stats import bootstrap_ppl, is_gain
+from scripts.evaluate.subject import MODELS, Store, Subject, as_model, key_of
 
 PARTS = ("reasoning", "answer")
 EDGES = (0, 64, 128, 256, 512, 1024, 2048, 1 << 31)

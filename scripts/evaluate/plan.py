@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from scripts import run_dir
 from scripts.common import ROOT, UserError, file_hash, read_json
 from scripts.evaluate import accuracy, perplexity
-from scripts.evaluate.engine import R1_SAMPLING, Thinker
+from scripts.evaluate.engines import R1_SAMPLING, Thinker
 from scripts.evaluate.instructions import load_prompts
-from scripts.evaluate.models import Store, find_subject
+from scripts.evaluate.subject import Store, find_subject
+from scripts.train import run as run_dir
 
 BENCHMARKS = ROOT / "data/benchmarks"
 INSTRUCTIONS = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")

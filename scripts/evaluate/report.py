@@ -14,9 +14,9 @@ from typing import Any
 from scripts.common import NOTICE, UserError, read_json, read_jsonl, write_text
 from scripts.evaluate import plots
 from scripts.evaluate.judge import SCORES, win_rate
-from scripts.evaluate.models import MODELS
 from scripts.evaluate.review import pair_key, read_pairs
 from scripts.evaluate.stats import cohen_kappa, is_gain
+from scripts.evaluate.subject import MODELS
 
 NOTICE_ZH = "仅供研究使用，不构成医疗建议，不得用于临床。"
 TEMPLATES = Path(__file__).with_name("templates")

@@ -17,14 +17,14 @@ from typing import Any
 
 from scripts.common import file_hash, provenance, write_json, write_jsonl
 from scripts.evaluate import accuracy, controls, judge, perplexity
-from scripts.evaluate.answers import format_problems, split_reasoning
 from scripts.evaluate.client import Client
-from scripts.evaluate.engine import Item, LocalEngine, ServerEngine
+from scripts.evaluate.engines import Item, LocalEngine, ServerEngine
 from scripts.evaluate.instructions import score
-from scripts.evaluate.models import MODELS, Store
 from scripts.evaluate.plan import Plan
+from scripts.evaluate.read import format_problems, split_reasoning
 from scripts.evaluate.report import write_report
 from scripts.evaluate.stats import compare
+from scripts.evaluate.subject import MODELS, Store
 
 RETRY_BATCH = 7  # the repeated base run is batched otherwise, so that padding and rounding are tested too
 

@@ -1,1 +1,1 @@
-"""Records in, data set out: load, clean, decontaminate, measure, de-duplicate, split, register, report."""
+"""Records in, dataset out."""

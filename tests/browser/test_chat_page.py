@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from scripts.chat.conversation import TEXTS
 from scripts.common import ROOT, read_jsonl
-from scripts.talk.conversation import TEXTS
 from tests.browser.conftest import free_port, running
-from tests.streams import DIE, Stream, serve
+from tests.chat.streams import DIE, Stream, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RECORDS = {row["Question"]: row for _, row in read_jsonl(ROOT / "data/sample.jsonl")}

@@ -13,7 +13,7 @@ import pytest
 
 from scripts.common import ROOT
 from tests.browser.conftest import free_port, running
-from tests.memorised import memorise
+from tests.train.memorised import memorise
 
 pytestmark = pytest.mark.slow
 
@@ -44,13 +44,13 @@ WATCH = """() => { window.states = []; new MutationObserver(() => {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python -m scripts.serve webchat`, run in a folder of its own: LLaMA-Factory keeps the language chosen there."""
+    """The webchat command, run in a folder of its own: LLaMA-Factory keeps the language chosen there."""
     folder, port = tmp_path_factory.mktemp("webchat"), free_port()
     model = memorise(folder / "model", REPLIES)
     kept = [line for line in (ROOT / "examples/webchat_cpu.yaml").read_text().splitlines(True) if "quanti" not in line]
     kept = [line for line in kept if "adapter" not in line]
     (folder / "webchat.yaml").write_text("".join(kept).replace("saves/pretrain_cpu", str(model)))
-    command = ["sh", "-c", f'cd {folder} && exec "$0" "$@"', sys.executable, "-m", "scripts.serve", "webchat"]
+    command = ["sh", "-c", f'cd {folder} && exec "$0" "$@"', sys.executable, "-m", "scripts.chat.serve", "webchat"]
     options = ["webchat.yaml", "--port", str(port)]
     with running([*command, *options], port, folder / "log", PYTHONPATH=str(ROOT), API_KEY=""):
         yield f"http://127.0.0.1:{port}"

@@ -8,9 +8,11 @@ import re
 import pytest
 
 from scripts.common import UserError
-from scripts.evaluate import accuracy, engine, models
+from scripts.evaluate import accuracy
+from scripts.evaluate import engines as engine
+from scripts.evaluate import subject as models
 from scripts.evaluate.client import Client
-from scripts.evaluate.models import Store
+from scripts.evaluate.subject import Store
 from tests.evaluate.servers import Script, serve
 from tests.evaluate.tiny import build_tiny
 

@@ -7,7 +7,7 @@ import pytest
 from scripts.common import UserError
 from scripts.evaluate import judge, stats
 from scripts.evaluate.client import Client, Fault
-from scripts.evaluate.models import Store
+from scripts.evaluate.subject import Store
 from tests.evaluate.servers import Script, serve
 
 FAULTS = [500, "drop", 429, "html", 503, "empty", "slow", "drop", 429]

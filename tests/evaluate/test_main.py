@@ -157,7 +157,8 @@ def test_killed_at_half_a_rerun_asks_no_finished_item_again_and_gives_the_same_n
 @pytest.mark.timeout(600)
 def test_the_judge_path_against_llamafactorys_own_server(tmp_path):
     """A tiny model as its own judge: nothing can be scored, and the report says so."""
-    from scripts.evaluate import judge, models
+    from scripts.evaluate import judge
+    from scripts.evaluate import subject as models
     from scripts.evaluate.report import write_report
     from tests.evaluate.test_judge import pair
 
@@ -178,7 +179,9 @@ def test_the_judge_path_against_llamafactorys_own_server(tmp_path):
 
 
 def test_a_model_that_judges_itself_is_asked_in_both_orders_and_resumes(tmp_path, monkeypatch):
-    from scripts.evaluate import engine, judge, models
+    from scripts.evaluate import engines as engine
+    from scripts.evaluate import judge
+    from scripts.evaluate import subject as models
     from tests.evaluate.test_judge import pair
 
     subject = models.Subject(*build_tiny(tmp_path), precision={"bits": None, "dtype": "float32"})

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from scripts.common import UserError
-from scripts.evaluate import models, perplexity
+from scripts.evaluate import perplexity
+from scripts.evaluate import subject as models
 from tests.evaluate.tiny import build_tiny, write_records
 
 PRECISION = {"bits": None, "dtype": "float32"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from scripts.tiny import build_model, build_tokenizer
+from scripts.train.bases import build_model, build_tokenizer
 
 TEXTS = [
     "A 54-year-old man has crushing chest pain for two hours; the ECG shows ST elevation. The answer is B.",

@@ -18,7 +18,7 @@ class Road:
     """A folder with a small model and records, and yamls/qlora.yaml pointed at them."""
 
     def __init__(self, folder: Path) -> None:
-        from scripts.tiny import build_model, build_tokenizer
+        from scripts.train.bases import build_model, build_tokenizer
 
         self.folder, self.model = folder, folder / "model"
         rows = [json.loads(line) for line in (ROOT / "data/sample.jsonl").read_text().splitlines()]

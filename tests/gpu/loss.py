@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 from scripts.common import read_jsonl
-from scripts.evaluate.models import Subject, load_model, load_tokenizer
 from scripts.evaluate.perplexity import encode, response_nll
+from scripts.evaluate.subject import Subject, load_model, load_tokenizer
 
 NF4 = {"bits": 4, "dtype": "bfloat16", "type": "nf4", "double": True}
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.gpu.conftest import SAVE, STEPS, mean_loss
-from tests.workers import kill_a_worker
+from tests.train.workers import kill_a_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

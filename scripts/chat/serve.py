@@ -1,4 +1,4 @@
-"""Serve the tuned model on this machine: ``python -m scripts.serve webchat|api [RECIPE] [KEY=VALUE...]``.
+"""Serve the tuned model on this machine: ``python -m scripts.chat.serve webchat|api [RECIPE] [KEY=VALUE...]``.
 
 The models and the pages are LLaMA-Factory's. This file starts them with what `llamafactory-cli webchat` and
 `llamafactory-cli api` leave open: loopback only, a password for any wider bind, no log of what people type, nothing
@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from scripts.chat.same_site import LOOPBACK, SameSite
 from scripts.common import NOTICE, UserError, load_recipe, run_main
-from scripts.talk.same_site import LOOPBACK, SameSite
 
 Kind = Literal["webchat", "api"]
 PORTS = {"webchat": 7860, "api": 8000}
@@ -37,7 +37,7 @@ def environment(kind: Kind, host: str, port: int, key: str = "") -> dict[str, st
     if host not in LOOPBACK and not key:
         raise UserError(
             f"--host {host} lets other machines in and needs a password: set API_KEY, for example "
-            f"API_KEY=$(openssl rand -hex 16) python -m scripts.serve {kind} --host {host}"
+            f"API_KEY=$(openssl rand -hex 16) python -m scripts.chat.serve {kind} --host {host}"
         )
     env = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     env["LLAMAFACTORY_VERBOSITY"] = os.environ.get("LLAMAFACTORY_VERBOSITY", "WARN")  # so that the address is seen
@@ -167,11 +167,12 @@ def serve_api(host: str, port: int) -> None:
 
 
 def main() -> None:
-    example = "examples:\n  python -m scripts.serve webchat examples/webchat_cpu.yaml\n" + (
-        "  API_KEY=secret python -m scripts.serve api yamls/webchat.yaml temperature=0.7 --host 0.0.0.0\n\n" + NOTICE
+    example = "examples:\n  python -m scripts.chat.serve webchat examples/webchat_cpu.yaml\n" + (
+        "  API_KEY=secret python -m scripts.chat.serve api yamls/webchat.yaml temperature=0.7 --host 0.0.0.0\n\n"
+        + NOTICE
     )
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": example}
-    parser = argparse.ArgumentParser(prog="python -m scripts.serve", description=__doc__, **style)
+    parser = argparse.ArgumentParser(prog="python -m scripts.chat.serve", description=__doc__, **style)
     parser.add_argument("kind", choices=PORTS)
     parser.add_argument("recipe", nargs="?", default="yamls/webchat.yaml")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the recipe")

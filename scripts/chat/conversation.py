@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from scripts.common import NOTICE, read_json
-from scripts.evaluate.answers import Reasoning, split_reasoning
+from scripts.evaluate.read import Reasoning, split_reasoning
 
 TEXTS = read_json(Path(__file__).with_name("texts.json"))
 HALF_TAG = re.compile(r"<\s*/?\s*(?:t(?:h(?:i(?:n(?:k\s*)?)?)?)?)?$", re.I)

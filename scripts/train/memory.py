@@ -1,8 +1,8 @@
-"""Predict a training run's peak GPU memory from its recipe: ``python -m scripts.memory RECIPE [KEY=VALUE ...]``.
+"""Predict a training run's peak GPU memory from its recipe: ``python -m scripts.train.memory RECIPE [KEY=VALUE ...]``.
 
 Counts what the tensors need at the worst moment (PyTorch's "allocated") and CUDA's own context. PyTorch reserves more
 while there is room (4 to 190% more in docs/bench_train.json) and gives it back before it runs out of memory.
-Within 10% of every measured run: tests/test_memory.py.
+Within 10% of every measured run: tests/train/test_memory.py.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def predict_peak_gib(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.memory",
+        prog="python -m scripts.train.memory",
         description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
-        epilog="examples:\n  python -m scripts.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
-        "  python -m scripts.memory yamls/qlora.yaml --longest 1356\n"
-        "  python -m scripts.memory examples/qlora_14b_fsdp.yaml --longest 1356 --shards 2",
+        epilog="examples:\n  python -m scripts.train.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
+        "  python -m scripts.train.memory yamls/qlora.yaml --longest 1356\n"
+        "  python -m scripts.train.memory examples/qlora_14b_fsdp.yaml --longest 1356 --shards 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe")

@@ -76,7 +76,7 @@ def own_server(recipe: str, overrides: list[str], name: str) -> Iterator[Callabl
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "scripts.serve", "api", recipe, *overrides, "--port", str(port)]
+    command = [sys.executable, "-m", "scripts.chat.serve", "api", recipe, *overrides, "--port", str(port)]
     key, log = secrets.token_urlsafe(24), tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
     env = os.environ | {"API_KEY": key, "API_MODEL_NAME": name}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from scripts.bench.table import shards_of
 from scripts.bench.train import SHAPES
-from scripts.common import UserError
-from scripts.memory import predict_peak_gib
+from scripts.common import ROOT, UserError
+from scripts.train.memory import predict_peak_gib
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = json.loads((ROOT / "docs/bench_train.json").read_text())
 MEASURED = [row for row in ROWS if "error" not in row]
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.browser.conftest import Api, free_port, running
-from tests.memorised import memorise
+from tests.train.memorised import memorise
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +38,11 @@ LOG: list[Path] = []
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, psutil.Process]]:
-    """`python -m scripts.serve api` with two places and a key."""
+    """`python -m scripts.chat.serve api` with two places and a key."""
     folder, port = tmp_path_factory.mktemp("api"), free_port()
     (folder / "api.yaml").write_text(RECIPE.format(model=memorise(folder / "model", REPLIES)))
     LOG.append(folder / "log")
-    command = [sys.executable, "-m", "scripts.serve", "api", str(folder / "api.yaml"), "--port", str(port)]
+    command = [sys.executable, "-m", "scripts.chat.serve", "api", str(folder / "api.yaml"), "--port", str(port)]
     with running(command, port, folder / "log", API_KEY="test-key", MAX_CONCURRENT="2") as process:
         yield Api(f"http://127.0.0.1:{port}/v1", "test-key"), psutil.Process(process.pid)
 

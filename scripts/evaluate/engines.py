@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts.common import ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, USER, UserError
 from scripts.evaluate.client import Client, Fault
-from scripts.evaluate.models import Store, Subject, as_model, key_of
+from scripts.evaluate.subject import Store, Subject, as_model, key_of
 
 R1_SAMPLING = {"temperature": 0.6, "top_p": 0.95}  # DeepSeek-R1's recommended settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common import read_jsonl
-from scripts.evaluate.answers import extract_choice, format_problems, in_language, split_reasoning
+from scripts.evaluate.read import extract_choice, format_problems, in_language, split_reasoning
 
 T = "<think>\nFever and cough: B is tempting, the answer is B.\n</think>\n\n"  # a thought that says B
 LIST = "A. Amoxicillin\nB. Azithromycin\nC. Doxycycline\nD. Vancomycin"

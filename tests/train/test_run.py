@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import run_dir
 from scripts.common import UserError
+from scripts.train import run as run_dir
 
 
 def make_checkpoint(folder: Path, weights: str = "adapter_model.safetensors") -> Path:

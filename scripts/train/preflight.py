@@ -1,4 +1,4 @@
-"""Check a training run before hours are spent on it: ``python -m scripts.preflight RECIPE [KEY=VALUE …]``.
+"""Check a training run before hours are spent on it: ``python -m scripts.train.preflight RECIPE [KEY=VALUE …]``.
 
 Prints one table of checks, each failure with what to do, and exits with status 1 if anything that would waste the run
 is wrong. When all is well it writes the run's identity (medcot.json) into output_dir; `make train` then trains.
@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts import run_dir
 from scripts.common import UserError, load_recipe, read_jsonl, run_main, write_json
+from scripts.train import run as run_dir
 
 # Both languages, digits, units, line breaks: transformers 5 loses every space and Chinese character of these.
 ROUND_TRIP = (
@@ -196,7 +196,7 @@ def check_accelerator(run: Run) -> Iterator[Check]:
         return
     import torch
 
-    from scripts.memory import predict_peak_gib
+    from scripts.train.memory import predict_peak_gib
 
     if not torch.cuda.is_available():
         yield Check(
@@ -317,10 +317,10 @@ def examine(path: str, overrides: list[str]) -> list[Check]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.preflight",
+        prog="python -m scripts.train.preflight",
         description="Check a training run before it starts; exit status 1 if it would be wasted.",
-        epilog="examples:\n  python -m scripts.preflight yamls/qlora.yaml\n"
-        "  python -m scripts.preflight yamls/qlora.yaml output_dir=saves/second learning_rate=5e-5",
+        epilog="examples:\n  python -m scripts.train.preflight yamls/qlora.yaml\n"
+        "  python -m scripts.train.preflight yamls/qlora.yaml output_dir=saves/second learning_rate=5e-5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", help="a YAML recipe of yamls/ or examples/")

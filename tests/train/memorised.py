@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scripts.common import ASSISTANT, BOS, EOS, USER
-from scripts.tiny import build_model, build_tokenizer
+from scripts.train.bases import build_model, build_tokenizer
 
 
 def memorise(folder: Path, replies: dict[str, str], steps: int = 300) -> Path:

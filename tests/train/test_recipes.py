@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from scripts.common import ROOT
+
 RECIPES = sorted(path for folder in ("yamls", "examples") for path in (ROOT / folder).glob("*.yaml"))
 TRAINING = [path for path in RECIPES if "do_train" in yaml.safe_load(path.read_text())]
 # Registered by `make demo` in data/demo; everything else must be in a committed dataset_info.json.

@@ -102,7 +102,7 @@ def strings(row: bytes) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Build the demo's tiny model (random weights) and its tokenizer from raw records.",
-        epilog="example: python -m scripts.tiny data/sample.jsonl --out saves/tiny_init",
+        epilog="example: python -m scripts.train.bases data/sample.jsonl --out saves/tiny_init",
     )
     parser.add_argument("source", nargs="+", help="raw records whose words the vocabulary is learned from")
     parser.add_argument("--out", type=Path, default=Path("saves/tiny_init"), help="folder (default: %(default)s)")

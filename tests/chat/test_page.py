@@ -11,13 +11,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from scripts import chat
+from scripts.chat import page as chat
+from scripts.chat.conversation import TEXTS, Reply, Talk, Turn, as_html, is_emergency
+from scripts.chat.same_site import is_foreign
+from scripts.chat.upstream import Server, answer, connect, own_server
 from scripts.common import ASSISTANT, BOS, EOS, ROOT, USER, UserError
-from scripts.talk.conversation import TEXTS, Reply, Talk, Turn, as_html, is_emergency
-from scripts.talk.same_site import is_foreign
-from scripts.talk.upstream import Server, answer, connect, own_server
+from tests.chat.streams import DIE, Stream, serve
 from tests.evaluate import servers
-from tests.streams import DIE, Stream, serve
 
 # what the model says, whether its prompt opened the thought, the thought, the answer, whether a thought stays open
 FOLDING = {
@@ -331,5 +331,7 @@ def test_a_wide_bind_needs_a_password_and_help_is_quick(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["chat", "--host", "0.0.0.0"])
     with pytest.raises(UserError, match="MEDCOT_CHAT_PASSWORD"):
         chat.main()
-    loaded = "import sys, scripts.chat; print([name for name in ('gradio', 'torch', 'openai') if name in sys.modules])"
+    loaded = (
+        "import sys, scripts.chat.page; print([name for name in ('gradio', 'torch', 'openai') if name in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", loaded], cwd=ROOT, text=True).strip() == "[]"

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from scripts.chat.serve import check_models, environment
 from scripts.common import ROOT, UserError
-from scripts.serve import check_models, environment
 
 
 @pytest.mark.parametrize("kind", ["webchat", "api"])
@@ -66,7 +66,7 @@ def test_a_port_in_use_is_said_at_once(tmp_path):
     (tmp_path / "recipe.yaml").write_text("model_name_or_path: org/name\n")
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
-        command = [sys.executable, "-m", "scripts.serve", "api", str(tmp_path / "recipe.yaml"), "--port", port]
+        command = [sys.executable, "-m", "scripts.chat.serve", "api", str(tmp_path / "recipe.yaml"), "--port", port]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 1
     assert f"port {port} is in use" in answer.stderr

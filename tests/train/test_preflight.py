@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import preflight
 from scripts.common import UserError
+from scripts.train import preflight
 
 RECIPE = Path("examples/qlora_cpu.yaml")
 

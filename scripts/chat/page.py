@@ -18,13 +18,13 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, load_recipe, run_main
+from scripts.chat.conversation import TEXTS, Reply, Talk, Turn
+from scripts.chat.same_site import LOOPBACK, SameSite
+from scripts.chat.upstream import Server, answer, connect, own_server
+from scripts.common import NOTICE, UserError, load_recipe
 from scripts.evaluate.plan import is_small
-from scripts.talk.conversation import TEXTS, Reply, Talk, Turn
-from scripts.talk.same_site import LOOPBACK, SameSite
-from scripts.talk.upstream import Server, answer, connect, own_server
 
-FILES = Path(__file__).parent / "talk"
+FILES = Path(__file__).parent
 MAX_ANSWERS = 32  # at once; a server queues what is beyond its own limit
 FONTS = ["-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "PingFang SC", "Microsoft YaHei"]
 FONTS += ["Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "sans-serif"]  # the system's, none is fetched
@@ -250,7 +250,3 @@ def launch(blocks: Any, host: str, port: int, password: str | None) -> None:
     app = {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}
     where = {"server_name": host, "server_port": port, "auth": ("medcot", password) if password else None}
     blocks.queue(api_open=False).launch(share=False, show_api=False, quiet=True, app_kwargs=app, **where)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,0 +1,1 @@
+"""Talk to the model: a chat page, WebChat, an OpenAI-compatible server."""

@@ -1,0 +1,1 @@
+"""A training run: its identity, its template, what is checked before it, its base models."""
