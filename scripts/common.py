@@ -36,6 +36,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit("interrupted; run the same command again to go on")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; renamed onto it on success, removed on an error.
