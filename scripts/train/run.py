@@ -1,7 +1,12 @@
-"""A training run's directory: whose run it is, how far it came, and which of its checkpoints are whole.
+"""A training run: which one it is, how far it came, which of its checkpoints are whole.
 
-LLaMA-Factory resumes silently: a rerun into a finished directory with other data trains 0 steps and exits 0, and a
-checkpoint without its trainer_state.json raises. So a run's identity is kept beside it, in ``medcot.json``.
+``medcot.json`` in the run's folder is its identity: the settings as LLaMA-Factory parsed them, overrides included,
+with the hashes of model and data. `make train` and the demo write it when training starts and complete it when it
+ends; whoever comes later (evaluation, export, chat, model card) reads it and never the recipe file again. A bare
+``llamafactory-cli train`` leaves none: then the recipe of this output_dir is assumed, and said to be.
+
+LLaMA-Factory resumes silently: a rerun into a finished folder with other data trains 0 steps and exits 0, and a
+checkpoint without its trainer_state.json raises. That is why a run's state is asked for before training starts.
 """
 
 from __future__ import annotations
@@ -10,92 +15,254 @@ import hashlib
 import json
 import re
 import zipfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.common import UserError, file_hash, read_json, write_text
+from scripts.common import (
+    ROOT,
+    UserError,
+    file_hash,
+    first_line,
+    load_recipe,
+    provenance,
+    read_json,
+    write_json,
+    write_text,
+)
 
 IDENTITY = "medcot.json"
+FORMAT = 2
 State = Literal["new", "unfinished", "finished", "foreign"]
 # Keys of a recipe that change where a run writes or what it prints, not what it learns.
-COSMETIC = {
-    "output_dir",
-    "logging_steps",
-    "save_steps",
-    "save_total_limit",
-    "plot_loss",
-    "report_to",
-    "run_name",
-    "preprocessing_num_workers",
-    "dataloader_num_workers",
+COSMETIC = frozenset(
+    "output_dir overwrite_output_dir resume_from_checkpoint logging_steps save_steps save_total_limit plot_loss "  # noqa: SIM905
+    "report_to run_name preprocessing_num_workers dataloader_num_workers".split()
+)
+LEARNING = {  # where LLaMA-Factory's parsed arguments hold what a report or a reader wants to know of a run
+    "finetuning": ("stage", "finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
+    "data": ("packing", "neat_packing", "max_samples", "mask_history", "train_on_prompt"),
+    "training": (
+        *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+        *("gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio", "optim", "group_by_length"),
+    ),
+    "model": ("use_unsloth", "enable_liger_kernel"),
 }
 
 
-def dataset_files(recipe: dict[str, Any]) -> list[Path]:
-    """Local files of the recipe's datasets, from its registry; raises UserError for an unregistered or missing one."""
-    folder = Path(recipe.get("dataset_dir", "data"))
-    registry_path = folder / "dataset_info.json"
+def parse(recipe: dict[str, Any]) -> dict[str, Any]:
+    """LLaMA-Factory's own view of a merged recipe: "model", "data", "training", "finetuning" arguments.
+
+    A GPU recipe is parsed as for a CPU where there is no GPU. Raises UserError with LLaMA-Factory's words.
+    """
+    import torch
+    from llamafactory.hparams import get_train_args
+
+    # output_dir is set aside: parsing must not look at, or refuse, an unfinished run that is to be resumed.
+    args = {**recipe, "output_dir": f"{recipe['output_dir']}/.parse-only", "report_to": "none"}
+    if not torch.cuda.is_available():
+        args["use_cpu"] = True
+    try:
+        model, data, training, finetuning, _ = get_train_args(args)
+    except Exception as error:  # LLaMA-Factory and transformers raise many kinds
+        raise UserError(f"LLaMA-Factory refuses this recipe: {first_line(error)}") from error
+    return {"model": model, "data": data, "training": training, "finetuning": finetuning}
+
+
+def registered_files(name: str, dataset_dir: str) -> list[Path] | None:
+    """Local files of a registered dataset; None for one that LLaMA-Factory fetches from a hub.
+
+    Raises UserError for a name that is not registered, and for files that are missing or empty.
+    """
+    remedy = "Prepare it first: python -m scripts.prepare SOURCE --out data --name NAME"
+    if dataset_dir == "ONLINE" or dataset_dir.startswith("REMOTE:"):
+        return None
+    registry_path = Path(dataset_dir) / "dataset_info.json"
     registry = read_json(registry_path)
-    files = []
-    for name in (part.strip() for part in str(recipe.get("dataset") or "").split(",")):
-        if name not in registry:
-            raise UserError(
-                f"{registry_path}: no dataset named {name!r}; found {', '.join(sorted(registry)) or 'none'}. "
-                "Prepare it first: python -m scripts.prepare SOURCE --out data --name NAME"
-            )
-        if "file_name" not in registry[name]:
-            continue  # a hub dataset: LLaMA-Factory fetches it
-        file = folder / registry[name]["file_name"]
-        if not file.exists():
-            raise UserError(
-                f"{registry_path}: dataset {name!r} names {file}, which does not exist. "
-                "Prepare it first: python -m scripts.prepare SOURCE --out data --name NAME"
-            )
-        if file.stat().st_size == 0:
-            raise UserError(f"{file}: the dataset is empty; nothing to train on. See the report.md beside it")
-        files.append(file)
+    if name not in registry:
+        known = ", ".join(sorted(registry)) or "none"
+        raise UserError(f"{registry_path}: no dataset named {name!r}; found {known}. {remedy}")
+    if "file_name" not in registry[name]:
+        return None
+    path = Path(dataset_dir) / registry[name]["file_name"]
+    if not path.exists():
+        raise UserError(f"{registry_path}: dataset {name!r} names {path}, which does not exist. {remedy}")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if not any(file.stat().st_size for file in files):
+        raise UserError(f"{path}: the dataset is empty; nothing to train on. See the report beside it")
     return files
 
 
-def held_out(run: dict[str, Any]) -> Path:
-    """The test split of the data that a run (its ``medcot.json``) was trained on; UserError if there is none."""
-    name = str(run["dataset"]).split(",")[0].strip().removesuffix("_train") + "_test"
-    return dataset_files({"dataset": name, "dataset_dir": run["dataset_dir"]})[0]
+def describe_dataset(name: str, dataset_dir: str) -> dict[str, Any]:
+    """A dataset in an identity: its name, and its files with their hashes, or the hub that it comes from."""
+    files = registered_files(name, dataset_dir)
+    if files is None:
+        return {"name": name, "files": None}
+    return {"name": name, "files": [{"path": str(file), "hash": file_hash(file)} for file in files]}
 
 
-def model_fingerprint(model: str) -> str:
-    """Identity of a local model folder: config, and each weight file's name, size and ends; a hub id is its own."""
-    folder = Path(model)
+def held_out_file(dataset: str, dataset_dir: str) -> dict[str, str] | None:
+    """The test split that belongs to a training split NAME_train, with its hash; None where there is none."""
+    name = dataset.removesuffix("_train") + "_test"
+    try:
+        files = registered_files(name, dataset_dir)
+    except UserError:
+        return None
+    return {"path": str(files[0]), "hash": file_hash(files[0])} if files else None
+
+
+def folder_hash(path: str | Path) -> str:
+    """SHA-256 of a folder's configuration, tokenizer and weights; a hub id stands for itself."""
+    folder = Path(path)
     if not folder.is_dir():
-        return model
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
-        if not file.exists():
-            continue
-        with file.open("rb") as stream:
-            digest.update(f"{file.name} {file.stat().st_size}".encode() + stream.read(1 << 20))
-            stream.seek(max(0, file.stat().st_size - (1 << 20)))
-            digest.update(stream.read())
-    return digest.hexdigest()
+        return str(path)
+    names = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*config.json", "tokenizer*", "*.jinja")
+    files = sorted({file for name in names for file in folder.glob(name)})
+    if not files:
+        raise UserError(f"{path}: found no model files; expected a model folder or a hub id")
+    return file_hash(*files)
 
 
-def identity(recipe_path: str, recipe: dict[str, Any]) -> dict[str, Any]:
-    """What makes this run this run: the recipe's learning keys, the data's bytes and the base model."""
+def names_of(datasets: str | Iterable[str] | None) -> list[str]:
+    """Dataset names as LLaMA-Factory reads them: a list, or one text with commas."""
+    if datasets is None:
+        return []
+    parts = datasets.split(",") if isinstance(datasets, str) else datasets
+    return [part.strip() for part in parts]
+
+
+def settings_hash(recipe: dict[str, Any]) -> str:
+    """SHA-256 of what a merged recipe says about learning."""
     learning = {key: value for key, value in sorted(recipe.items()) if key not in COSMETIC}
-    model = str(recipe["model_name_or_path"])
+    return hashlib.sha256(json.dumps(learning, default=str).encode()).hexdigest()
+
+
+def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], parsed: dict[str, Any]) -> dict[str, Any]:
+    """What makes this run this run, from the merged recipe and LLaMA-Factory's view of it."""
+    model, data, training = parsed["model"], parsed["data"], parsed["training"]
+    bits = model.quantization_bit
+    quantised = {"type": model.quantization_type, "double": model.double_quantization} if bits else {}
+    dtype = str(model.compute_dtype).removeprefix("torch.") if model.compute_dtype else "auto"
+    datasets = [describe_dataset(name, data.dataset_dir) for name in names_of(data.dataset)]
     return {
+        "format": FORMAT,
         "recipe": recipe_path,
-        "recipe_hash": hashlib.sha256(json.dumps(learning).encode()).hexdigest(),
-        "dataset": recipe.get("dataset"),
-        "dataset_dir": recipe.get("dataset_dir"),
-        "dataset_hash": file_hash(*dataset_files(recipe)),
-        "model": model,
-        "model_hash": model_fingerprint(model),
-        "adapter_dir": recipe["output_dir"] if recipe.get("finetuning_type") == "lora" else None,
-        "template": recipe.get("template"),
-        "cutoff_len": recipe.get("cutoff_len"),
-        "seed": recipe.get("seed"),
+        "overrides": overrides,
+        "settings_hash": settings_hash(recipe),
+        "model": {"name": model.model_name_or_path, "hash": folder_hash(model.model_name_or_path)},
+        "adapter": recipe["output_dir"] if parsed["finetuning"].finetuning_type == "lora" else None,
+        "template": data.template,
+        "system": data.default_system,
+        "thinking": data.enable_thinking,
+        "precision": {"bits": bits, "dtype": dtype, **quantised},
+        "cutoff_len": data.cutoff_len,
+        "seed": training.seed,
+        "datasets": datasets,
+        "validation": [describe_dataset(name, data.dataset_dir) for name in names_of(data.eval_dataset)],
+        "held_out": held_out_file(datasets[0]["name"], data.dataset_dir) if datasets else None,
+        "learning": {key: plain(getattr(parsed[group], key)) for group, keys in LEARNING.items() for key in keys},
     }
+
+
+def plain(value: Any) -> Any:
+    """A parsed argument as JSON knows it."""
+    return value if isinstance(value, str | int | float | bool | list | None) else str(value)
+
+
+def begin(output_dir: Path, run: dict[str, Any]) -> None:
+    """Write the identity of a run that starts or resumes now."""
+    about = provenance() | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(output_dir / IDENTITY, run | {"provenance": about, "finished": None, "adapter_hash": None})
+
+
+def finish(output_dir: Path) -> None:
+    """Note that a run has ended, with the hash of its adapter; the newest such run is what `make eval` takes."""
+    run = read_json(output_dir / IDENTITY)
+    run["finished"] = run["finished"] or datetime.now(UTC).isoformat(timespec="seconds")
+    run["adapter_hash"] = folder_hash(output_dir)
+    write_json(output_dir / IDENTITY, run)
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The identity of the run that wrote the adapter in ``folder`` (or in a checkpoint of it), with ``assumed``.
+
+    ``assumed``: it comes from a recipe whose output_dir this is; overrides, if there were any, are not known. Raises
+    UserError where the folder contradicts its identity, and where there is none.
+    """
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file():
+        wanted = "expected the output_dir of a LoRA run that finished (train first, or name another)"
+        raise UserError(f"{folder}: found no adapter_config.json; {wanted}")
+    home = folder.parent if re.fullmatch(r"checkpoint-\d+", folder.name) else folder
+    if (home / IDENTITY).is_file():
+        run = read_json(home / IDENTITY) | {"assumed": False}
+        if run.get("format") != FORMAT:
+            raise UserError(f"{home / IDENTITY} is of an older MedCoT, which did not keep what is needed; train again")
+        if home == folder and run["adapter_hash"] is None:
+            raise UserError(f"{folder}: this run did not end; the same `make train` resumes it, or confirms its end")
+        if home == folder and run["adapter_hash"] != folder_hash(folder):
+            raise UserError(
+                f"{folder} holds another adapter than its {IDENTITY} describes: it was trained again without "
+                f"`make train`. Remove {folder / IDENTITY} to have its recipe assumed, or train again"
+            )
+    else:
+        run = assume(home) | {"assumed": True}
+    if found := contradictions(folder, run):
+        raise UserError(f"{folder} is not of the run that {run['recipe']} describes: {'; '.join(found)}. Train again")
+    return run | {"adapter": str(folder)}
+
+
+def assume(folder: Path) -> dict[str, Any]:
+    """The identity that the shipped recipe with this output_dir would give."""
+    wanted = folder.resolve()
+    for path in sorted([*ROOT.glob("yamls/*.yaml"), *ROOT.glob("examples/*.yaml")]):
+        recipe = load_recipe(str(path), [], keys=())
+        if recipe.get("do_train") and (ROOT / recipe["output_dir"]).resolve() == wanted:
+            return identity(str(path.relative_to(ROOT)), [], recipe, parse(recipe))
+    raise UserError(
+        f"{folder}: no {IDENTITY}, and no recipe of yamls/ or examples/ has this output_dir, so template and precision "
+        "are not known. Train by `make train`, which keeps them"
+    )
+
+
+def contradictions(folder: Path, run: dict[str, Any]) -> list[str]:
+    """What the folder itself says against an identity: its adapter's shape and base, its log, its data's name."""
+    adapter, learning, found = read_json(folder / "adapter_config.json"), run["learning"], []
+    expected = {"r": learning["lora_rank"], "lora_alpha": learning["lora_alpha"]}
+    for key, value in expected.items():
+        if value is not None and adapter.get(key) != value:
+            found.append(f"the adapter's {key} is {adapter.get(key)}, the run's {value}")
+    base = adapter.get("base_model_name_or_path")
+    if base and Path(base).name.lower().removesuffix("-bnb-4bit") != Path(run["model"]["name"]).name.lower():
+        found.append(f"the adapter's base is {base}, the run's {run['model']['name']}")
+    state = read_json(folder / "trainer_state.json") if (folder / "trainer_state.json").is_file() else {}
+    rates = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
+    if rates and max(rates) > learning["learning_rate"] * 1.001:
+        found.append(f"it learned at {max(rates):.3g}, the run's learning_rate is {learning['learning_rate']:.3g}")
+    if state and learning["max_steps"] <= 0 and state["num_train_epochs"] != -(-learning["num_train_epochs"] // 1):
+        found.append(f"it ran {state['num_train_epochs']} epochs, the run's are {learning['num_train_epochs']}")
+    card = folder / "README.md"
+    said = re.search(r"on the (.+?) datasets?\.", card.read_text(encoding="utf-8")) if card.is_file() else None
+    names = ", ".join(dataset["name"] for dataset in run["datasets"])
+    if said and "unknown" not in said[1] and not all(d["name"] in said[1] for d in run["datasets"]):
+        found.append(f"its README names {said[1]}, the run's data is {names}")
+    return found
+
+
+def newest_adapter() -> Path:
+    """The folder of the fine-tune under saves/ that ended, or was confirmed, last."""
+    found = {}
+    for path in (ROOT / "saves").glob("*/adapter_config.json"):
+        marks = [path.with_name(name) for name in (IDENTITY, "train_results.json")]
+        if marks[1].exists():
+            found[path.parent] = max(mark.stat().st_mtime for mark in marks if mark.exists())
+    if not found:
+        raise UserError(
+            "found no finished fine-tune under saves/: run `make demo` or `make train` first, "
+            "or name the models by --model DIR --adapter DIR"
+        )
+    return max(found, key=found.__getitem__).relative_to(ROOT)
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -131,11 +298,18 @@ def state(output_dir: Path, wanted: dict[str, Any]) -> State:
     started = bool(checkpoints(output_dir)) or (output_dir / "train_results.json").exists()
     if not started:
         return "new"
-    keys = ("recipe_hash", "dataset_hash", "model_hash")
     kept = read_json(output_dir / IDENTITY) if (output_dir / IDENTITY).exists() else {}
-    if any(kept.get(key) != wanted[key] for key in keys):
+    if any(kept.get(key) != wanted[key] for key in ("settings_hash", "model", "datasets", "validation")):
         return "foreign"
     return "finished" if weight_files(output_dir) and (output_dir / "train_results.json").exists() else "unfinished"
+
+
+def set_aside(output_dir: Path) -> Path:
+    """Rename a folder that holds another run to the first of NAME.old-1, NAME.old-2, … that is free."""
+    number = 1
+    while (target := output_dir.with_name(f"{output_dir.name}.old-{number}")).exists():
+        number += 1
+    return output_dir.rename(target)
 
 
 def set_aside_broken(output_dir: Path) -> list[str]:
@@ -144,8 +318,7 @@ def set_aside_broken(output_dir: Path) -> list[str]:
     for checkpoint in reversed(checkpoints(output_dir)):
         if is_whole(checkpoint):
             break
-        target = checkpoint.with_name(f"broken-{checkpoint.name}")
-        number = 1
+        number, target = 1, checkpoint.with_name(f"broken-{checkpoint.name}")
         while target.exists():
             number += 1
             target = checkpoint.with_name(f"broken{number}-{checkpoint.name}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from scripts.common import UserError
-from scripts.train import run as run_dir
+from scripts.common import UserError, file_hash, load_recipe, read_json, write_json
+from scripts.train import run as runs
+from tests.conftest import write_records, write_registry
 
 
 def make_checkpoint(folder: Path, weights: str = "adapter_model.safetensors") -> Path:
@@ -42,60 +45,183 @@ def cut(path: Path) -> None:
 def test_a_broken_last_checkpoint_is_set_aside_and_the_whole_one_before_it_kept(tmp_path, damage):
     make_checkpoint(tmp_path / "checkpoint-9")
     damage(make_checkpoint(tmp_path / "checkpoint-10"))
-    moved = run_dir.set_aside_broken(tmp_path)
+    moved = runs.set_aside_broken(tmp_path)
     assert len(moved) == 1
     assert "checkpoint-10" in moved[0]
-    assert [c.name for c in run_dir.checkpoints(tmp_path)] == ["checkpoint-9"]
+    assert [c.name for c in runs.checkpoints(tmp_path)] == ["checkpoint-9"]
     assert (tmp_path / "broken-checkpoint-10").is_dir()
 
 
 def test_whole_checkpoints_stay(tmp_path):
     make_checkpoint(tmp_path / "checkpoint-10")
-    assert run_dir.set_aside_broken(tmp_path) == []
-    assert run_dir.is_whole(tmp_path / "checkpoint-10")
+    assert runs.set_aside_broken(tmp_path) == []
+    assert runs.is_whole(tmp_path / "checkpoint-10")
+
+
+RECIPE = """
+model_name_or_path: {model}
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 4
+lora_alpha: 8
+dataset_dir: {data}
+dataset: d_train
+template: deepseekr1
+quantization_bit: 4
+learning_rate: 1.0e-4
+num_train_epochs: 2.0
+use_cpu: true
+bf16: true
+output_dir: {output}
+"""
 
 
 @pytest.fixture
-def recipe(tmp_path) -> dict:
-    (tmp_path / "train.jsonl").write_text('{"input": "q", "output": "a"}\n')
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"d": {"file_name": "train.jsonl"}}))
-    return {
-        "model_name_or_path": "some/model",
-        "dataset_dir": str(tmp_path),
-        "dataset": "d",
-        "output_dir": str(tmp_path / "run"),
-        "learning_rate": 1e-4,
-    }
+def run(tmp_path, tiny_model):
+    """A recipe over two prepared splits; returns what gives its identity with overrides."""
+    write_records(tmp_path / "d_train.jsonl")
+    write_records(tmp_path / "d_test.jsonl", 2, "Another thought.")
+    write_registry(tmp_path, d_train="d_train.jsonl", d_test="d_test.jsonl")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(model=tiny_model, data=tmp_path, output=tmp_path / "run"))
+
+    def identity(*overrides: str) -> dict:
+        recipe = load_recipe(str(path), list(overrides))
+        return runs.identity(str(path), list(overrides), recipe, runs.parse(recipe))
+
+    return identity
 
 
-def test_state_of_a_run(tmp_path, recipe):
+@pytest.fixture
+def finished(tmp_path, run, tiny_adapter):
+    """The folder of a run that ended, trained with overrides."""
     output = tmp_path / "run"
-    wanted = run_dir.identity("r.yaml", recipe)
-    assert run_dir.state(output, wanted) == "new"
+    runs.begin(output, run("quantization_bit=null", "template=qwen3", "cutoff_len=512", "default_system=Be brief."))
+    for file in tiny_adapter.iterdir():
+        shutil.copy(file, output)
+    (output / "train_results.json").write_text("{}")
+    runs.finish(output)
+    return output
+
+
+def test_an_identity_holds_what_was_parsed_overrides_included(tmp_path, finished):
+    found = runs.read_run(finished)
+    assert (found["template"], found["precision"]) == ("qwen3", {"bits": None, "dtype": "bfloat16"})
+    assert (found["cutoff_len"], found["system"], found["thinking"]) == (512, "Be brief.", True)
+    assert found["datasets"][0]["files"][0]["hash"] == file_hash(tmp_path / "d_train.jsonl")
+    assert found["held_out"] == {"path": str(tmp_path / "d_test.jsonl"), "hash": file_hash(tmp_path / "d_test.jsonl")}
+    assert not found["assumed"]
+    assert found["provenance"]["versions"]["llamafactory"]
+
+
+def test_state_of_a_run(tmp_path, run):
+    output, wanted = tmp_path / "run", run()
+    assert runs.state(output, wanted) == "new"
     make_checkpoint(output / "checkpoint-5")
-    assert run_dir.state(output, wanted) == "foreign", "a checkpoint of unknown origin is never resumed"
-    (output / run_dir.IDENTITY).write_text(json.dumps(wanted))
-    assert run_dir.state(output, wanted) == "unfinished"
+    assert runs.state(output, wanted) == "foreign", "a checkpoint of unknown origin is never resumed"
+    runs.begin(output, wanted)
+    assert runs.state(output, wanted) == "unfinished"
     (output / "train_results.json").write_text("{}")
     (output / "adapter_model.safetensors").write_bytes(b"w")
-    assert run_dir.state(output, wanted) == "finished"
+    assert runs.state(output, wanted) == "finished"
 
 
-@pytest.mark.parametrize("change", ["learning_rate", "data", "model"])
-def test_another_recipe_dataset_or_model_is_foreign(tmp_path, recipe, change):
-    output = tmp_path / "run"
-    make_checkpoint(output / "checkpoint-5")
-    (output / run_dir.IDENTITY).write_text(json.dumps(run_dir.identity("r.yaml", recipe)))
-    if change == "data":
-        (tmp_path / "train.jsonl").write_text('{"input": "other", "output": "a"}\n')
-    else:
-        recipe |= {"learning_rate": 2e-4} if change == "learning_rate" else {"model_name_or_path": "other/model"}
-    assert run_dir.state(output, run_dir.identity("r.yaml", recipe)) == "foreign"
+def change_data(folder: Path) -> None:
+    write_records(folder / "d_train.jsonl", 3)
 
 
-def test_where_it_logs_does_not_make_it_another_run(tmp_path, recipe):
-    first = run_dir.identity("r.yaml", recipe)
-    assert run_dir.identity("r.yaml", recipe | {"report_to": "wandb"})["recipe_hash"] == first["recipe_hash"]
+@pytest.mark.parametrize(
+    ("overrides", "change", "state"),
+    [
+        (["learning_rate=2e-4"], None, "foreign"),
+        ([], change_data, "foreign"),
+        (["report_to=wandb", "save_steps=7"], None, "unfinished"),
+    ],
+)
+def test_another_recipe_or_dataset_is_foreign_and_where_it_logs_is_not(tmp_path, run, overrides, change, state):
+    make_checkpoint(tmp_path / "run/checkpoint-5")
+    runs.begin(tmp_path / "run", run())
+    if change:
+        change(tmp_path)
+    assert runs.state(tmp_path / "run", run(*overrides)) == state
+
+
+def retrain(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"other weights")
+
+
+def end_unnoted(folder: Path) -> None:
+    write_json(folder / runs.IDENTITY, read_json(folder / runs.IDENTITY) | {"adapter_hash": None})
+
+
+def older_format(folder: Path) -> None:
+    write_json(folder / runs.IDENTITY, {"recipe": "examples/qlora_cpu.yaml", "dataset": "demo_train"})
+
+
+def other_rank(folder: Path) -> None:
+    write_json(folder / "adapter_config.json", read_json(folder / "adapter_config.json") | {"r": 64})
+    runs.finish(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (retrain, "trained again without `make train`"),
+        (end_unnoted, "did not end"),
+        (older_format, "older MedCoT"),
+        (other_rank, "the adapter's r is 64"),
+        (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json"),
+        (lambda folder: (folder / runs.IDENTITY).unlink(), "no recipe of yamls/ or examples/"),
+    ],
+)
+def test_a_folder_that_contradicts_its_identity_is_refused(finished, damage, says):
+    damage(finished)
+    with pytest.raises(UserError, match=says):
+        runs.read_run(finished)
+
+
+def test_a_bare_run_is_assumed_to_be_its_recipes_and_what_the_folder_contradicts_is_refused(
+    tmp_path, run, finished, monkeypatch
+):
+    """A bare `llamafactory-cli train` leaves no identity: the recipe with this output_dir is used, and said to be."""
+    (tmp_path / "examples").mkdir()
+    shutil.copy(tmp_path / "recipe.yaml", tmp_path / "examples/x.yaml")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    (finished / runs.IDENTITY).unlink()
+    found = runs.read_run(finished)
+    assert found["assumed"]
+    assert found["recipe"] == "examples/x.yaml"
+    state = {"num_train_epochs": 2, "log_history": [{"learning_rate": 5e-4}]}
+    write_json(finished / "trainer_state.json", state)
+    with pytest.raises(UserError, match=r"learned at 0\.0005"):
+        runs.read_run(finished)
+    write_json(finished / "trainer_state.json", {"num_train_epochs": 9, "log_history": []})
+    with pytest.raises(UserError, match="ran 9 epochs"):
+        runs.read_run(finished)
+
+
+def test_a_checkpoint_belongs_to_its_run(finished):
+    shutil.copytree(finished, finished / "checkpoint-5", ignore=shutil.ignore_patterns("medcot.json"))
+    assert runs.read_run(finished / "checkpoint-5")["template"] == "qwen3"
+
+
+def test_a_hub_dataset_and_a_missing_test_split_are_no_error(tmp_path, run):
+    write_json(tmp_path / "dataset_info.json", {"d_train": {"hf_hub_url": "owner/name"}})
+    found = run()
+    assert found["datasets"] == [{"name": "d_train", "files": None}]
+    assert found["held_out"] is None
+
+
+def test_the_newest_run_is_the_one_that_was_confirmed_last(tmp_path, monkeypatch, finished):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    for name, moment in (("old", 1), ("kept", 2)):
+        shutil.copytree(finished, tmp_path / "saves" / name)
+        for file in (tmp_path / "saves" / name).iterdir():
+            os.utime(file, (moment, moment))
+    assert runs.newest_adapter() == Path("saves/kept")
+    runs.finish(tmp_path / "saves/old")
+    assert runs.newest_adapter() == Path("saves/old")
 
 
 @pytest.mark.parametrize(
@@ -103,20 +229,20 @@ def test_where_it_logs_does_not_make_it_another_run(tmp_path, recipe):
     [
         (lambda d: (d / "dataset_info.json").unlink(), "no such file"),
         (lambda d: (d / "dataset_info.json").write_text("{"), "dataset_info.json:1: not valid JSON"),
-        (lambda d: (d / "dataset_info.json").write_text("{}"), "no dataset named 'd'"),
-        (lambda d: (d / "train.jsonl").unlink(), "does not exist"),
-        (lambda d: (d / "train.jsonl").write_text(""), "empty"),
+        (lambda d: (d / "dataset_info.json").write_text("{}"), "no dataset named 'd_train'"),
+        (lambda d: (d / "d_train.jsonl").unlink(), "does not exist"),
+        (lambda d: (d / "d_train.jsonl").write_text(""), "empty"),
     ],
 )
-def test_unregistered_missing_or_empty_datasets_are_named(tmp_path, recipe, damage, message):
+def test_unregistered_missing_or_empty_datasets_are_named(tmp_path, run, damage, message):
     damage(tmp_path)
     with pytest.raises(UserError, match=message):
-        run_dir.dataset_files(recipe)
+        run()
 
 
 def test_the_log_is_cut_back_to_the_checkpoint_that_is_resumed(tmp_path):
     make_checkpoint(tmp_path / "checkpoint-2")
     log = tmp_path / "trainer_log.jsonl"
     log.write_text('{"current_steps": 1}\n{"current_steps": 2}\n{"current_steps": 3}\n{"curr')
-    run_dir.trim_log(tmp_path)
+    runs.trim_log(tmp_path)
     assert log.read_text() == '{"current_steps": 1}\n{"current_steps": 2}\n'
