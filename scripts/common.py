@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def provenance() -> dict[str, Any]:
     """Where a number comes from: command, commit, machine and the versions that matter."""
     return {
         "medcot": VERSION,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]])
         if "-m" in sys.orig_argv
         else " ".join(sys.argv),

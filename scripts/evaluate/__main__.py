@@ -1,7 +1,8 @@
-"""Evaluate base and tuned model on the same items with the same prompt and settings.
+"""Evaluate base and tuned model on the same items: ``make eval`` (python -m scripts.evaluate).
 
-python -m scripts.evaluate                                    everything, for the last finished run
-python -m scripts.evaluate perplexity --model DIR --adapter DIR --data FILE --out results/demo
+python -m scripts.evaluate                                    everything, for the run that ended last
+python -m scripts.evaluate runs                               what has been measured; compare A B: two side by side
+python -m scripts.evaluate perplexity --adapter DIR           perplexity of held-out records alone
 python -m scripts.evaluate report results/demo                write report.md and report.html again
 """
 
@@ -9,43 +10,41 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.common import NOTICE, ROOT, UserError, run_main
+from scripts.common import NOTICE, ROOT, UserError, quiet_libraries, run_main
 
 EXAMPLES = """examples:
-  python -m scripts.evaluate                                  the last finished run
-  python -m scripts.evaluate --model DIR --adapter DIR --budget '256 1024' --limit 200
-  python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned
+  python -m scripts.evaluate                                  the run that ended last
+  python -m scripts.evaluate --adapter DIR --budget '256 1024' --limit 200 --permute
+  python -m scripts.evaluate --engine vllm --limit 0          all items, by vLLM in bfloat16
+  python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned --run saves/x
   JUDGE_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME
 """
 
 
-def add_models(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """The options that `perplexity` shares with the whole evaluation."""
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Which models, which data, where to."""
     add = parser.add_argument
-    add("--model", required=required, help="base model: folder or hub id; of a server: its served name")
-    add("--adapter", help="LoRA adapter's folder; of a server: the tuned model's served name")
-    add("--recipe", help="training recipe: precision and template (default: the adapter's own)")
-    add("--data", required=required, help="held-out prepared records, e.g. data/demo/demo_test.jsonl")
-    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: 2048, or as in training)")
-    add("--out", required=required, help="results folder")
+    add("--model", help="base model: folder or hub id (default: the run's); of a server: its served name")
+    add("--adapter", help="LoRA adapter's folder (default: the run that ended last); of a server: its served name")
+    add("--template", help="LLaMA-Factory's template, for a model that no run describes")
+    add("--system", help="system text, likewise")
+    add("--data", help="held-out prepared records (default: the run's own)")
+    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: as in training)")
+    add("--out", type=Path, help="results folder (default: results/<run>)")
 
 
 def perplexity(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Perplexity of held-out records under base and tuned model, or the base model alone without --adapter."""
-    add_models(parser, required=True)
-    parser.add_argument("--template", help="LLaMA-Factory's template (default: the recipe's)")
-    parser.add_argument("--limit", type=int, help="only the first N records")
+    """Perplexity of held-out records under base and tuned model, or the base model alone without an adapter."""
+    add_models(parser)
     options = parser.parse_args(argv)
-    from scripts.evaluate.perplexity import evaluate, read_records
-    from scripts.evaluate.subject import find_subject
-
-    read_records(options.data)  # a bad file stops here, before any model is loaded
-    subject = find_subject(options.model, options.adapter, options.recipe, options.template)
-    result = evaluate(subject, options.data, options.cutoff_len or 2048, options.out, options.limit)
-    for name in subject.names:
-        print(f"{name}: perplexity {result[name]['ppl']:.3f}, n = {result[name]['n']}, 95% {result[name]['ci95']}")
+    defaults = everything_parser(argparse.ArgumentParser()).parse_args([])
+    for name, value in vars(defaults).items():
+        vars(options).setdefault(name, value)
+    options.only = ["perplexity"]
+    evaluate(options)
 
 
 def report(parser: argparse.ArgumentParser, argv: list[str]) -> None:
@@ -82,35 +81,93 @@ def model_card(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     print(f"wrote {write_card(options.results, options.out or options.results / 'model_card.md', options.license)}")
 
 
-def everything(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Evaluate base and tuned model on everything, by default the last finished run's, and write results/<run>/."""
-    parser.epilog, parser.formatter_class = f"{EXAMPLES}\n{NOTICE}", argparse.RawDescriptionHelpFormatter
-    parser.description += " Other commands: " + ", ".join(COMMANDS) + "."
+def list_runs(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """List what has been measured: run, model, data, date, headline figures."""
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of results folders")
+    options = parser.parse_args(argv)
+    from scripts.evaluate.runs import table_of_runs
+
+    print(table_of_runs(options.results))
+
+
+def compare(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Show two evaluations side by side."""
+    parser.add_argument("first", type=Path, help="a results folder")
+    parser.add_argument("second", type=Path, help="another one")
+    options = parser.parse_args(argv)
+    from scripts.evaluate.runs import table_of_two
+
+    print(table_of_two(options.first, options.second))
+
+
+def everything_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of the whole evaluation."""
+    from scripts.evaluate.settings import STEPS
+
     add_models(parser)
     add = parser.add_argument
-    add("--engine", choices=("hf", "server"), default="hf", help="this process (hf) or an OpenAI-compatible server")
-    add("--base-url", help="the server's address, ending in /v1")
-    add("--budget", nargs="+", help="thinking budgets in tokens, e.g. 256 1024")
+    add("--engine", choices=("hf", "vllm", "server"), default="hf", help="this process, vLLM, or a server that runs")
+    add("--vllm", metavar="PATH", help="an environment with vLLM (default: .venv-vllm of `make setup-vllm`)")
+    add("--base-url", help="--engine server: its address, ending in /v1")
+    add("--run", help="--engine server: the folder of the run that it serves, for template and held-out records")
+    add("--precision", default="as served", help="--engine server: in which precision it serves, for the table")
+    add("--only", nargs="+", choices=STEPS, help="these steps alone")
+    add("--budget", nargs="+", help="thinking budgets in tokens, e.g. 256 1024 (default: by the measured speed)")
     add("--answer-tokens", type=int, help="most tokens of an answer after the thought")
-    add("--limit", type=int, help="first N items of each benchmark and prompt set; 0: all (100; the demo: 24)")
+    add("--limit", type=int, help="first N items of each benchmark and prompt set; 0: all")
     add("--sampling", choices=("greedy", "r1"), default="greedy", help="r1: temperature 0.6, top_p 0.95")
     add("--seeds", type=int, nargs="+", help="one pass each (42); more than one needs --sampling r1")
+    add("--permute", action="store_true", help="ask each item once more with its options rotated")
+    add("--base-form", choices=("auto", "own", "thinking"), default="auto", help="how the base model is asked")
     add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")
-    add("--batch-size", type=int, help="prompts at once; with --engine server requests at once")
+    add("--development", nargs="+", help="benchmark files that choose the base model's form, never a test set")
+    add("--questions", help="questions of the answers that are shown (default: data/questions.jsonl)")
     add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; key: JUDGE_API_KEY or OPENAI_API_KEY")
     add("--judge-model", help="the judge's name")
-    options = parser.parse_args(argv)
-    if len(options.seeds or []) > 1 and options.sampling == "greedy":
-        raise UserError("--seeds: greedy runs do not differ by seed; add --sampling r1")
+    return parser
+
+
+def everything(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Evaluate base and tuned model on everything, by default the run that ended last, and write results/<run>/."""
+    parser.epilog, parser.formatter_class = f"{EXAMPLES}\n{NOTICE}", argparse.RawDescriptionHelpFormatter
+    parser.description += " Other commands: " + ", ".join(COMMANDS) + "."
+    options = everything_parser(parser).parse_args(argv)
     if bool(options.judge_url) != bool(options.judge_model):
         raise UserError("--judge-url and --judge-model belong together; found only one of them")
-    from scripts.evaluate.plan import Plan
-    from scripts.evaluate.run import run
+    if options.engine == "server" and not (options.base_url and options.model):
+        raise UserError("--engine server needs --base-url http://HOST:PORT/v1 and --model NAME (tuned: --adapter NAME)")
+    evaluate(options)
 
-    print(f"wrote {run(Plan(options))}\n{NOTICE}")
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Settle what is evaluated, start its engine, run the steps, tell the result."""
+    quiet_libraries()
+    from scripts.evaluate.plan import WITHOUT_ENGINE, load, plan_evaluation, start_engines
+    from scripts.evaluate.steps import measure_perplexity, run_steps
+    from scripts.evaluate.terminal import tell_result
+
+    run = plan_evaluation(options)
+    steps = set(run.settings.steps)
+    if "perplexity" in steps and run.subject and run.records:
+        load(run)
+        measure_perplexity(run, options.cutoff_len or (run.subject.run or {}).get("cutoff_len", 2048))
+    elif "perplexity" in steps:
+        print("no perplexity: there are no held-out records (name some with --data)", flush=True)
+    if steps - WITHOUT_ENGINE:
+        with ExitStack() as stack:  # a server that is started ends with it
+            start_engines(run, options, stack)
+            run_steps(run)
+    tell_result(run.folder)
 
 
-COMMANDS = {"perplexity": perplexity, "report": report, "review": review, "model-card": model_card}
+COMMANDS = {
+    "perplexity": perplexity,
+    "report": report,
+    "review": review,
+    "model-card": model_card,
+    "runs": list_runs,
+    "compare": compare,
+}
 
 
 def main() -> None:

@@ -1,37 +1,22 @@
-"""Let a model think up to a budget, then answer: on this machine (lm-eval's ``hf`` model) or behind a server.
-
-Every prompt ends with ``<｜Assistant｜><think>\\n`` for base and tuned alike: DeepSeek's own chat template opens the
-thought, LLaMA-Factory's leaves it to the model, and a base model that may skip thinking would not be comparable.
-At a budget an open thought is closed with ``</think>`` and the answer asked for (budget forcing, as in s1 and m1).
-"""
+"""Base and tuned in this process: one loaded model, the adapter switched off for base, in training's precision."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from scripts.common import ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, USER, UserError
-from scripts.evaluate.client import Client, Fault
-from scripts.evaluate.subject import Store, Subject, as_model, key_of
+from scripts.common import UserError
+from scripts.evaluate.subject import Subject
 
 R1_SAMPLING = {"temperature": 0.6, "top_p": 0.95}  # DeepSeek-R1's recommended settings
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to ask. ``cue``: how a forced answer begins; ``choices``: what may follow it (one is chosen)."""
-
-    id: str
-    text: str
-    cue: str = ""
-    choices: tuple[str, ...] = ()
+MEMORY_SHARE = 0.6  # of the free memory that a batch's cache may take
+LARGEST_BATCH = {"cuda": 512, "cpu": 16}
+TINY = 50_000_000  # parameters; below it a second thread costs more than it gives
 
 
 @dataclass
-class Piece:
+class Continuation:
     """Generated text, its number of tokens, and whether the model ended it by itself."""
 
     text: str
@@ -40,106 +25,200 @@ class Piece:
 
 
 class LocalEngine:
-    """A model in this process, through lm-eval's HFLM: left-padded batches, greedy or sampled."""
+    """base or tuned in this process: one loaded model, the adapter switched off for base, in training's precision."""
 
-    prefill, workers = True, 1
+    workers, can_continue = 1, True
 
-    def __init__(self, subject: Subject, name: str, batch_size: int = 16) -> None:
-        self.subject, self.name, self.batch_size = subject, name, batch_size
-        self.identity = subject.identity(name)
+    def __init__(self, loaded: LoadedModel, side: str) -> None:
+        self.loaded, self.side = loaded, side
+        self.about = {"engine": "transformers", "precision": loaded.precision}
+        self.identity = {**loaded.subject.identity(side), **self.about}
 
-    def prompt(self, text: str) -> str:
-        """The prompt with an opened thought, as text that gives exactly the template's tokens."""
-        _, tokenizer, template = self.subject.loaded()
-        ids, _ = template.encode_oneturn(
-            tokenizer, [{"role": "user", "content": text}, {"role": "assistant", "content": THINK_OPEN}]
-        )
-        prompt = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if tokenizer(prompt, add_special_tokens=False)["input_ids"] != ids:
-            raise UserError(f"the tokenizer does not round-trip {text[:60]!r}; is transformers older than 5?")
-        return prompt + THINK_OPEN
+    def probe_rows(self) -> int:
+        """Rows of a full batch of middling length, for measuring the speed."""
+        return self.loaded.batch_size(1024)
 
     def count(self, text: str) -> int:
         """Tokens in a text."""
-        return len(self.subject.loaded()[1](text, add_special_tokens=False)["input_ids"])
+        return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def generate(self, prompts: Sequence[str], limit: int, sampling: dict[str, Any], seed: int) -> list[Piece]:
-        """Continue every prompt by at most ``limit`` tokens."""
+    def batches(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+        """Places of the prompts, longest first, in batches that fit into the free memory with their new tokens."""
+        lengths = [self.count(prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
+        batches = []
+        while order:
+            size = self.loaded.batch_size(lengths[order[0]] + new_tokens)
+            batches.append(order[:size])
+            order = order[size:]
+        return batches
+
+    def generate(
+        self, prompts: Sequence[str], limit: int, sampling: dict[str, float], seeds: Sequence[int]
+    ) -> list[Continuation]:
+        """Continue every prompt by at most ``limit`` tokens; a row that has ended leaves the batch.
+
+        ``seeds``: one per prompt, so that a sampled text does not depend on the batch that it is made in.
+        """
         import torch
 
-        tokenizer = self.subject.loaded()[1]
-        lm = self.subject.hflm
-        ids, mask = (part.to(lm.device) for part in lm.tok_batch_encode(list(prompts)))
-        torch.manual_seed(seed)
-        options = {"attention_mask": mask, "eos_token_id": tokenizer.eos_token_id, **sampling}
-        options |= {"do_sample": True} if sampling else {}
-        with as_model(lm.model, self.name), torch.inference_mode():
-            rows = lm._model_generate(ids, max_length=ids.shape[1] + limit, stop=[], **options)[:, ids.shape[1] :]
-        pieces = []
-        for row in rows.tolist():
-            ended = tokenizer.eos_token_id in row
-            row = row[: row.index(tokenizer.eos_token_id)] if ended else row
-            text = tokenizer.decode(row, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            pieces.append(Piece(text.rstrip("\ufffd"), len(row) + ended, ended))
-        return pieces
+        tokenizer, device = self.loaded.tokenizer, self.loaded.model.device
+        batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(device)
+        choose = picker(sampling, seeds, limit, device)
+        written: list[list[int]] = [[] for _ in prompts]
+        live = list(range(len(prompts)))
+        tokens, mask, cache = batch["input_ids"], batch["attention_mask"], None
+        with self.loaded.as_side(self.side), torch.inference_mode():
+            for step in range(limit):
+                positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+                output = self.loaded.model(
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                cache, chosen = output.past_key_values, choose(output.logits[:, -1].float(), live, step)
+                going = []
+                for row, (place, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
+                    written[place].append(token)
+                    if token not in self.loaded.stop_ids:
+                        going.append(row)
+                if not going:
+                    break
+                if len(going) < len(live):
+                    kept = torch.tensor(going, device=device)
+                    cache.batch_select_indices(kept)
+                    mask, chosen, live = mask[kept], chosen[kept], [live[row] for row in going]
+                tokens = chosen[:, None]
+                mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+        return [self._finished(ids) for ids in written]
 
-    def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
-        """The likeliest of each prompt's choices, by the first token in which they differ."""
+    def _finished(self, ids: list[int]) -> Continuation:
+        ended = bool(ids) and ids[-1] in self.loaded.stop_ids
+        text = self.loaded.form.decode(ids[: len(ids) - ended])
+        return Continuation(text.rstrip("\ufffd"), len(ids), ended)  # half a character, cut at the limit
+
+    def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
+        """The likeliest of each prompt's choices, by the first token in which they differ; prompts of one batch."""
         import torch
 
-        tokenizer = self.subject.loaded()[1]
-        lm = self.subject.hflm
-        ids, mask = (part.to(lm.device) for part in lm.tok_batch_encode(list(prompts)))
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        with as_model(lm.model, self.name), torch.inference_mode():
-            output = lm.model(ids, attention_mask=mask, position_ids=positions, logits_to_keep=1)
+        tokenizer, model = self.loaded.tokenizer, self.loaded.model
+        batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        with self.loaded.as_side(self.side), torch.inference_mode():
+            logits = model(**batch, position_ids=positions, logits_to_keep=1).logits[:, -1].float().cpu()
         chosen = []
-        for row, options in zip(output.logits[:, -1].float().cpu(), choices, strict=True):
-            first = [tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
+        for prompt, row, options in zip(prompts, logits, choices, strict=True):
+            at = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            first = [tokenizer(prompt + option, add_special_tokens=False)["input_ids"][at] for option in options]
             if len(set(first)) < len(first):
-                raise UserError(f"choices {options} share their first token; give them other letters")
+                raise UserError(f"choices {list(options)} share their first token; give them other letters")
             chosen.append(options[int(row[first].argmax())])
         return chosen
 
 
-class ServerEngine:
-    """A model behind an OpenAI-compatible server. Without /v1/completions (LLaMA-Factory's) no budget can be set."""
+def picker(sampling: dict[str, float], seeds: Sequence[int], limit: int, device: Any) -> Callable[..., Any]:
+    """A function (logits (rows, vocabulary), places of the rows, step) → chosen tokens (rows,).
 
-    def __init__(self, client: Client, name: str, concurrency: int = 8) -> None:
-        self.client, self.name, self.batch_size, self.workers = client, name, 1, concurrency
-        self.prefill = client.can_complete()
-        self.identity = {"server": client.base_url, "model": client.model, "prefill": self.prefill}
+    Greedy without ``sampling``; else temperature and top-p by inverse transform, with numbers drawn per prompt.
+    """
+    import numpy as np
+    import torch
 
-    def prompt(self, text: str) -> str:
-        """The prompt with an opened thought; for a chat server the message (its own template applies)."""
-        return f"{BOS}{USER}{text}{ASSISTANT}{THINK_OPEN}" if self.prefill else text
+    if not sampling:
+        return lambda logits, live, step: logits.argmax(-1)
+    drawn = torch.tensor(np.array([np.random.default_rng(seed).random(limit) for seed in seeds]), device=device)
 
-    def count(self, text: str) -> int:
-        """Words and Chinese characters: the server's tokenizer is not at hand."""
-        return len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", text))
+    def choose(logits: torch.Tensor, live: list[int], step: int) -> torch.Tensor:
+        shares, order = (logits / sampling["temperature"]).softmax(-1).sort(-1, descending=True)
+        sums = shares.cumsum(-1)
+        shares = shares.where(sums - shares < sampling["top_p"], 0.0)
+        sums = shares.cumsum(-1)
+        wanted = drawn[live, step].float()[:, None] * sums[:, -1:]
+        place = torch.searchsorted(sums, wanted).clamp(max=shares.shape[-1] - 1)
+        return order.gather(-1, place)[:, 0]
 
-    def generate(self, prompts: Sequence[str], limit: int, sampling: dict[str, Any], seed: int) -> list[Piece]:
-        """Ask; a server that fails for good stops the run, finished items stay finished."""
-        call = self.client.complete if self.prefill else self.client.chat
-        pieces = []
-        for prompt in prompts:
-            try:
-                got = call(prompt, limit, seed=seed, **(sampling or {"temperature": 0}))
-            except Fault as fault:
-                raise UserError(
-                    f"{self.client.base_url}: gave up after {self.client.attempts} attempts ({fault}; faults so far "
-                    f"{dict(self.client.faults)}); nothing was scored wrong: mend the server and run the command again"
-                ) from fault
-            text = got["text"].removesuffix(EOS)
-            pieces.append(Piece(text, got["tokens"] or self.count(text), got["finish"] != "length"))
-        return pieces
-
-    def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
-        """A few tokens after the cue; what they say is left to answers.py."""
-        return [piece.text for piece in self.generate(prompts, 8, {}, 0)]
+    return choose
 
 
-def in_parallel(work: Callable[[Any], Any], jobs: list[Any], workers: int) -> Iterator[Any]:
+class LoadedModel:
+    """A subject's weights, loaded once, with the adapter on top. ``precision``: e.g. nf4 with bfloat16 arithmetic."""
+
+    def __init__(self, subject: Subject, precision: dict[str, Any] | None = None) -> None:
+        import torch
+
+        self.subject, self.form = subject, subject.prompt_format()
+        self.form.check_round_trip()
+        self.tokenizer = self.form.tokenizer
+        self.tokenizer.padding_side = "left"
+        settings = precision or subject.precision
+        self.precision = precision_words(settings)
+        self.model = load_weights(subject, settings)
+        own = self.model.generation_config.eos_token_id
+        self.stop_ids = {*self.form.stop_ids(), *(own if isinstance(own, list) else [own])} - {None}
+        if self.model.device.type == "cpu" and self.model.num_parameters() < TINY:
+            torch.set_num_threads(1)
+
+    def as_side(self, side: str) -> Any:
+        """A context in which the model is ``base`` (adapter off) or ``tuned`` (adapter on)."""
+        from contextlib import nullcontext
+
+        off = side == "base" and hasattr(self.model, "disable_adapter")
+        return self.model.disable_adapter() if off else nullcontext()
+
+    def batch_size(self, tokens: int) -> int:
+        """Rows of so many tokens whose keys and values fit into the memory that is free now."""
+        import psutil
+        import torch
+
+        config, device = self.model.config, self.model.device.type
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.model.dtype.itemsize
+        logits = 4 * 4 * config.vocab_size  # float32, and what sorting them takes
+        free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+        if device == "cuda":
+            free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        # twice: a cache is copied when it grows
+        fits = int(MEMORY_SHARE * free / (2 * width * tokens + logits))
+        return max(1, min(fits, LARGEST_BATCH[device]))
+
+
+def precision_words(settings: dict[str, Any]) -> str:
+    """A precision for people: ``nf4`` or the type of the weights."""
+    return f"{settings['type']} ({settings['dtype']})" if settings["bits"] else settings["dtype"]
+
+
+def load_weights(subject: Subject, settings: dict[str, Any]) -> Any:
+    """The model in evaluation mode on the GPU, else the CPU, in the precision of ``settings``."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from scripts.train.template import reachable
+
+    dtype = settings["dtype"] if settings["dtype"] == "auto" else getattr(torch, settings["dtype"])
+    kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": "cuda" if torch.cuda.is_available() else "cpu"}}
+    if settings["bits"] == 4:
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_type=settings["type"],
+            bnb_4bit_use_double_quant=settings["double"],
+        )
+    elif settings["bits"]:
+        raise UserError(
+            f"quantization_bit: the run was trained in {settings['bits']} bits; only 4 or none are evaluated"
+        )
+    model = AutoModelForCausalLM.from_pretrained(reachable(subject.model), **kwargs)
+    if subject.adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, subject.adapter)
+    return model.eval()
+
+
+def in_parallel(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
     """The jobs' results in order, several at once where ``workers`` allows; once closed, those not begun are left."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -151,117 +230,3 @@ def in_parallel(work: Callable[[Any], Any], jobs: list[Any], workers: int) -> It
         yield from pool.map(work, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@dataclass
-class State:
-    """One item on its way: ``text`` so far after the opened thought, ``final`` once the model closed the thought."""
-
-    item: Item
-    prompt: str
-    text: str = ""
-    tokens: int = 0
-    stopped: bool = False  # the model ended its turn inside the thought
-    final: dict[str, Any] | None = None
-    outputs: dict[str, dict] = field(default_factory=dict)
-
-
-@dataclass
-class Thinker:
-    """Asks items in a fixed order of batches, keeps finished ones in ``store`` and never asks them again.
-
-    A batch is formed from all items, finished or not, so that padding (and with it rounding) is the same in a rerun.
-    """
-
-    engine: LocalEngine | ServerEngine
-    store: Store
-    budgets: tuple[int, ...]
-    answer_tokens: int
-    sampling: dict[str, Any] = field(default_factory=dict)
-    seed: int = 42
-
-    def answer(self, items: Iterable[Item], task: str) -> list[dict]:
-        """One row per item, with ``outputs``: budget (as text) → text and what is known about it.
-
-        ``opened``: the text continues an opened thought; ``forced``: the thought was closed for the model;
-        ``cut``: the thought was still open at the budget, or the answer at its own limit.
-        """
-        from tqdm import tqdm
-
-        items = list(items)
-        prompts = [self.engine.prompt(item.text) for item in items]
-        settings = [self.engine.identity, self.budgets, self.answer_tokens, self.sampling, self.seed]
-        keys = [key_of(*settings, item.__dict__) for item in items]
-        order = sorted(range(len(items)), key=lambda i: (-len(prompts[i]), i))
-        size = self.engine.batch_size
-        batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
-        todo = [batch for batch in batches if not all(keys[i] in self.store.rows for i in batch)]
-
-        def finish(batch: list[int]) -> None:
-            began = time.perf_counter()
-            states = [State(items[i], prompts[i]) for i in batch]
-            self._run(states, int(key_of(self.seed, keys[batch[0]])[:7], 16))
-            about = {"task": task, "model": self.engine.name, "seed": self.seed}
-            about["seconds"] = round((time.perf_counter() - began) / len(batch), 4)
-            rows = [{"key": keys[i], **about, "outputs": state.outputs} for i, state in zip(batch, states, strict=True)]
-            self.store.add([row for row in rows if row["key"] not in self.store.rows])
-
-        with tqdm(total=len(todo), desc=f"{task}: {self.engine.name}", unit="batch") as bar:
-            for _ in in_parallel(finish, todo, self.engine.workers):
-                bar.update()
-        return [self.store.rows[key] | {"id": item.id} for key, item in zip(keys, items, strict=True)]
-
-    def _run(self, states: list[State], seed: int) -> None:
-        if not self.engine.prefill:
-            limit = self.budgets[-1] + self.answer_tokens
-            for state, piece in self._continue(states, limit, seed):
-                # Cut and without any tag it may be an open thought, which must not pass for an answer.
-                opened = "<think>" not in piece.text and not piece.ended
-                state.outputs[str(self.budgets[-1])] = self._output(piece.text, opened, False, not piece.ended)
-            return
-        used = 0
-        for budget in self.budgets:
-            closing = []
-            going = [state for state in states if not state.final and not state.stopped]
-            for state, piece in self._continue(going, budget - used, seed):
-                state.text, state.tokens = state.text + piece.text, state.tokens + piece.tokens
-                if "</think>" not in state.text:
-                    state.stopped = piece.ended
-                    continue
-                state.final = self._output(state.text, True, False, not piece.ended)
-                if not piece.ended:
-                    closing.append(state)
-            for state, piece in self._continue(closing, self.answer_tokens, seed):
-                state.final = self._output(state.text + piece.text, True, False, not piece.ended)
-            for choosing in (True, False):
-                group = [state for state in states if not state.final and bool(state.item.choices) == choosing]
-                self._force(group, choosing, str(budget), seed)
-            for state in states:
-                state.outputs.setdefault(str(budget), state.final)
-            used = budget
-
-    def _continue(self, states: list[State], limit: int, seed: int) -> Iterable[tuple[State, Piece]]:
-        prompts = [state.prompt + state.text for state in states]
-        pieces = self.engine.generate(prompts, limit, self.sampling, seed) if prompts else []
-        return zip(states, pieces, strict=True)
-
-    def _force(self, states: list[State], choosing: bool, budget: str, seed: int) -> None:
-        """Close each open thought and ask for the answer; the thought itself stays open for larger budgets."""
-        if not states:
-            return
-        closed = [state.text.rstrip() + THINK_CLOSE + state.item.cue for state in states]
-        prompts = [state.prompt + text for state, text in zip(states, closed, strict=True)]
-        if choosing:
-            tails = self.engine.choose(prompts, [state.item.choices for state in states])
-        else:
-            tails = [p.text for p in self.engine.generate(prompts, self.answer_tokens, self.sampling, seed)]
-        for state, text, tail in zip(states, closed, tails, strict=True):
-            output = self._output(text + tail, True, True, not state.stopped)
-            state.outputs[budget] = output | {"thought_tokens": state.tokens}
-
-    def _output(self, text: str, opened: bool, forced: bool, cut: bool) -> dict[str, Any]:
-        thought, closed, answer = text.partition("</think>")
-        if not closed and not opened and "<think>" not in text:
-            thought, answer = "", text
-        counts = {"thought_tokens": self.engine.count(thought), "answer_tokens": self.engine.count(answer)}
-        return {"text": text, "opened": opened, "forced": forced, "cut": cut, **counts}

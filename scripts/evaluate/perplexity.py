@@ -1,8 +1,7 @@
-"""Perplexity of held-out records, prompt masked; run as ``python -m scripts.evaluate perplexity --help``.
+"""Perplexity of held-out records, prompt masked: ``python -m scripts.evaluate perplexity --help``.
 
-ppl = exp(sum of -log p over the response tokens of all records / number of these tokens), in nats: a mean over
-tokens, not over records. The tokens are those of training (LLaMA-Factory's template and truncation). Intervals:
-percentile bootstrap over records, 9,999 resamples, base and tuned drawn together.
+nats = sum of -log p over the response tokens of all records / number of these tokens: a mean over tokens, not over
+records; perplexity = exp(nats). The tokens are those of training (LLaMA-Factory's template and truncation).
 """
 
 from __future__ import annotations
@@ -12,43 +11,46 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.common import THINK_CLOSE, THINK_OPEN, UserError, file_hash, provenance, read_jsonl, write_json
-from scripts.evaluate.stats import bootstrap_ppl, is_gain
-from scripts.evaluate.subject import MODELS, Store, Subject, as_model, key_of
+from scripts.common import UserError, read_jsonl
+from scripts.evaluate.engines import LoadedModel
+from scripts.evaluate.stats import compare_nats
+from scripts.evaluate.store import Store
+from scripts.evaluate.subject import key_of
+from scripts.train.template import Encoded, PromptFormat
 
 PARTS = ("reasoning", "answer")
 EDGES = (0, 64, 128, 256, 512, 1024, 2048, 1 << 31)
 
 
 def read_records(path: str | Path) -> list[dict]:
-    """Prepared records with ``input``, ``output``, ``lang`` and ``id``; raises UserError on any other shape."""
+    """Records with ``input``, ``output``, ``lang``, ``id`` and ``line``; raises UserError on any other shape.
+
+    Alpaca's ``instruction`` stands before ``input``, as LLaMA-Factory reads it.
+    """
     records = []
     for line, row in read_jsonl(path):
-        output = row.get("output")
-        if not isinstance(row.get("input"), str) or not isinstance(output, str):
+        question = [row.get("instruction"), row.get("input")]
+        question = "\n".join(text for text in question if isinstance(text, str) and text)
+        if not question or not isinstance(row.get("output"), str):
             raise UserError(f"{path}:{line}: expected texts `input` and `output`; prepare it with scripts.prepare")
-        if not output.startswith(THINK_OPEN) or THINK_CLOSE not in output:
-            raise UserError(f"{path}:{line}: `output` is not <think>…</think> and an answer; use scripts.prepare")
-        records.append({"id": str(row.get("id", line)), "lang": row.get("lang", "?"), **row, "line": line})
+        about = {"id": str(row.get("id", line)), "lang": row.get("lang", "?"), "system": row.get("system") or None}
+        records.append({**about, "input": question, "output": row["output"], "line": line})
     if not records:
         raise UserError(f"{path}: no records in this split; prepare more data or another split")
     return records
 
 
-def encode(record: dict, tokenizer: Any, template: Any, cutoff_len: int) -> dict[str, Any]:
-    """Token ids of prompt and response as in training; ``answer_at``: index of the response's first answer token."""
+def encode(record: dict, form: PromptFormat, cutoff_len: int) -> tuple[Encoded, bool]:
+    """A record's tokens as in training, cut as there; and whether anything was cut."""
     from llamafactory.data.processor.processor_utils import infer_seqlen
 
-    messages = [{"role": "user", "content": record["input"]}, {"role": "assistant", "content": record["output"]}]
-    prompt, response = template.encode_oneturn(tokenizer, messages)
-    plain = tokenizer(record["output"], add_special_tokens=False, return_offsets_mapping=True)
-    if response != [*plain["input_ids"], tokenizer.eos_token_id]:
-        raise UserError(f"{record['id']}: this template does not end with output and end token; use deepseekr1")
-    ends_at = record["output"].index(THINK_CLOSE) + len(THINK_CLOSE)
-    answer_at = sum(start < ends_at for start, _ in plain["offset_mapping"])
-    kept_prompt, kept = infer_seqlen(len(prompt), len(response), cutoff_len)
-    parts = {"prompt": prompt[:kept_prompt], "response": response[:kept], "answer_at": min(answer_at, kept)}
-    return parts | {"truncated": kept_prompt < len(prompt) or kept < len(response)}
+    if form.template.thought_words[1] not in record["output"]:
+        words = form.frame().marks
+        raise UserError(f"record {record['id']}: its `output` is not {words[0]}…{words[1]} and an answer; prepare it")
+    whole = form.encode(record["input"], record["output"], record["system"])
+    prompt, response = infer_seqlen(len(whole.prompt), len(whole.response), cutoff_len)
+    cut = prompt < len(whole.prompt) or response < len(whole.response)
+    return Encoded(whole.prompt[:prompt], whole.response[:response], min(whole.answer_at, response)), cut
 
 
 def response_nll(model: Any, prompt: list[int], response: list[int]) -> list[float]:
@@ -66,73 +68,51 @@ def response_nll(model: Any, prompt: list[int], response: list[int]) -> list[flo
     return torch.cat(chunks).tolist()
 
 
-def measure(subject: Subject, data: str | Path, cutoff_len: int, store: Store, limit: int | None = None) -> list[dict]:
-    """Score every record by every model; finished ones are read from ``store``. Returns rows in the file's order."""
+def measure(
+    loaded: LoadedModel, records: list[dict], cutoff_len: int, store: Store, sides: tuple[str, ...]
+) -> list[dict]:
+    """Score every record by every side; finished ones are read from ``store``. Returns rows in the records' order."""
     from tqdm import tqdm
 
-    records = read_records(data)[:limit]
-    wanted = [
-        (name, record, key_of(subject.identity(name), cutoff_len, record["input"], record["output"]))
-        for name in subject.names
-        for record in records
-    ]
+    wanted = []
+    for side in sides:
+        identity = [loaded.subject.identity(side), loaded.precision, cutoff_len]
+        wanted += [
+            (side, record, key_of(identity, *(record[k] for k in ("input", "output", "system")))) for record in records
+        ]
     missing = [entry for entry in wanted if entry[2] not in store.rows]
-    if missing:
-        model, tokenizer, template = subject.loaded()
-        for name, record, key in tqdm(missing, desc="perplexity", unit="record"):
-            with as_model(model, name):
-                began = time.perf_counter()
-                tokens = encode(record, tokenizer, template, cutoff_len)
-                nll = response_nll(model, tokens["prompt"], tokens["response"])
-            cut = tokens["answer_at"]
-            row = {"key": key, "model": name, "id": record["id"], "lang": record["lang"], "line": record["line"]}
-            row |= {"nll": {"reasoning": sum(nll[:cut]), "answer": sum(nll[cut:])}}
-            row |= {"tokens": {"reasoning": cut, "answer": len(nll) - cut}, "truncated": tokens["truncated"]}
-            store.add([row | {"seconds": round(time.perf_counter() - began, 4)}])
-    place = ("id", "lang", "line")
-    return [store.rows[key] | {"model": name} | {k: record[k] for k in place} for name, record, key in wanted]
+    for side, record, key in tqdm(missing, desc="perplexity", unit="record", disable=not missing):
+        began = time.perf_counter()
+        tokens, cut = encode(record, loaded.form, cutoff_len)
+        with loaded.as_side(side):
+            nll = response_nll(loaded.model, tokens.prompt, tokens.response)
+        at = tokens.answer_at
+        row = {"key": key, "truncated": cut, "seconds": round(time.perf_counter() - began, 4)}
+        row |= {"nll": {"reasoning": sum(nll[:at]), "answer": sum(nll[at:])}}
+        store.add([row | {"tokens": {"reasoning": at, "answer": len(nll) - at}}])
+    about = ("id", "lang", "line")
+    return [store.rows[key] | {"model": side} | {name: record[name] for name in about} for side, record, key in wanted]
 
 
-def summarise(rows: list[dict], parts: tuple[str, ...] = PARTS, seed: int = 42) -> dict[str, Any]:
-    """base, tuned and their paired difference (tuned - base, ppl) for the given parts of the responses."""
-    result: dict[str, Any] = {}
-    columns: list[list] = []  # each model's nats and tokens per record
-    for name in MODELS:
-        if mine := [row for row in rows if row["model"] == name]:
-            nll, tokens = ([sum(row[key][part] for part in parts) for row in mine] for key in ("nll", "tokens"))
-            found = bootstrap_ppl(nll, tokens, seed=seed)
-            result[name] = {"ppl": found.pop("value"), **found, "tokens": sum(tokens)}
-            columns += [nll, tokens]
-    if len(result) == 2:
-        found = bootstrap_ppl(*columns, seed=seed)
-        result["difference"] = {"ppl": found.pop("value"), **found, "gain": is_gain(found["ci95"], better=-1)}
-    return result
+def compare_parts(rows: list[dict], parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
+    """base, tuned and their paired difference in nats per token, over the given parts of the responses."""
+    columns = {}
+    for side in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == side]
+        columns[side] = tuple([sum(row[key][part] for part in parts) for row in mine] for key in ("nll", "tokens"))
+    return compare_nats(columns)
 
 
-def evaluate(
-    subject: Subject, data: str | Path, cutoff_len: int, out: str | Path, limit: int | None = None, seed: int = 42
-) -> dict[str, Any]:
-    """Write ``perplexity.json`` and ``perplexity_samples.jsonl`` into ``out``; returns what was written."""
-    began = time.perf_counter()
-    rows = measure(subject, data, cutoff_len, Store(Path(out) / "perplexity_samples.jsonl"), limit)
-
-    def by_part(group: list[dict]) -> dict[str, Any]:
-        return {"both": summarise(group, seed=seed)} | {part: summarise(group, (part,), seed) for part in PARTS}
-
+def summarise(rows: list[dict]) -> dict[str, Any]:
+    """The whole responses, their parts, each language and each length: base, tuned and difference."""
     languages = {lang: [row for row in rows if row["lang"] == lang] for lang in sorted({row["lang"] for row in rows})}
     lengths = {}
     for low, high in itertools.pairwise(EDGES):
         if chosen := [row for row in rows if low <= sum(row["tokens"].values()) < high]:
-            lengths[f"{low}-{high - 1}" if high < EDGES[-1] else f"{low}+"] = summarise(chosen, seed=seed)
-    parts = by_part(rows)
-    settings = {"data": str(data), "data_hash": file_hash(data), "cutoff_len": cutoff_len, "seed": seed, "limit": limit}
-    result = parts.pop("both") | {
-        "parts": parts,
-        "languages": {lang: by_part(group) for lang, group in languages.items()},
+            lengths[f"{low}-{high - 1}" if high < EDGES[-1] else f"{low}+"] = compare_parts(chosen)
+    return compare_parts(rows) | {
+        "parts": {part: compare_parts(rows, (part,)) for part in PARTS},
+        "languages": {lang: compare_parts(group) for lang, group in languages.items()},
         "lengths": lengths,
         "truncated": sum(row["truncated"] for row in rows if row["model"] == "base"),
-        "settings": settings | {"models": {name: subject.identity(name) for name in subject.names}},
-        "provenance": provenance() | {"seconds": round(time.perf_counter() - began, 1)},
     }
-    write_json(Path(out) / "perplexity.json", result)
-    return result

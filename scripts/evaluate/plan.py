@@ -1,129 +1,168 @@
-"""Settle what is evaluated: models, files, settings. What can be wrong is found here, before a model is loaded."""
+"""Settle what is evaluated and by which engine. What can be wrong is found here, before a model is loaded."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, file_hash, read_json
-from scripts.evaluate import accuracy, perplexity
-from scripts.evaluate.engines import R1_SAMPLING, Thinker
-from scripts.evaluate.instructions import load_prompts
-from scripts.evaluate.subject import Store, find_subject
-from scripts.train import run as run_dir
+from scripts.common import ROOT, read_json
+from scripts.evaluate import forms, perplexity, vllm
+from scripts.evaluate import server as servers
+from scripts.evaluate.engines import LoadedModel, LocalEngine
+from scripts.evaluate.settings import measure_speed, read_settings, settle
+from scripts.evaluate.stats import smallest_visible_difference
+from scripts.evaluate.steps import Evaluation, choose_base_form
+from scripts.evaluate.subject import SIDES, Subject, find_subject, key_of
 
-BENCHMARKS = ROOT / "data/benchmarks"
-INSTRUCTIONS = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")
-SMALL = 200 * 2**20  # bytes of weights; below it this is the demo's model and a few minutes must do
-DEFAULTS = {  # for the demo's tiny model on a CPU, and for a real one
-    True: {"budgets": (16, 32, 64), "answer_tokens": 32, "limit": 24, "batch": 32},
-    False: {"budgets": (512, 2048), "answer_tokens": 512, "limit": 100, "batch": 16},
-}
+WITHOUT_ENGINE = {"perplexity"}  # steps that need the weights here, whatever the engine
 
 
-def is_small(model: str) -> bool:
-    """Whether a model is the demo's, by the size of its weights."""
-    return 0 < sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) < SMALL
+def plan_evaluation(options: argparse.Namespace) -> Evaluation:
+    """The evaluation as far as it can be settled without a model. UserError for what is missing or contradictory."""
+    settings = read_settings(options)
+    subject = subject_of(options)
+    data = options.data or (subject.held_out() if subject else None)
+    records = perplexity.read_records(data) if data else []
+    name = subject.name if subject else key_of(options.base_url, options.model)[:8]
+    folder = options.out or ROOT / "results" / name
+    about = subject.about() if subject else server_about(options)
+    set_aside_others(folder, about)
+    run = Evaluation(subject, settings, folder, {}, {}, about, None, records, str(data) if data else None)
+    if options.judge_url:
+        key = os.environ.get("JUDGE_API_KEY", "")
+        run.judge = {"url": options.judge_url, "model": options.judge_model, "key": key}
+    said = "base model alone" if len(run_sides(run, options)) == 1 else "base model against fine-tune"
+    print(f"Evaluating {about['adapter'] or about['model']}: {said}, on {folder}")
+    if about.get("assumed"):
+        print("Its recipe is assumed (no medcot.json): overrides, if there were any, are not known")
+    return run
 
 
-def newest_run() -> dict[str, str]:
-    """The last finished LoRA run under saves/: its ``medcot.json``."""
-    paths = sorted((ROOT / "saves").glob("*/medcot.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in paths:
-        if (path.parent / "adapter_config.json").exists() and (path.parent / "train_results.json").exists():
-            return {**read_json(path), "adapter_dir": str(path.parent.relative_to(ROOT))}
-    raise UserError(
-        "found no finished fine-tune under saves/: run `make demo` or `make train` first, "
-        "or name the models by --model DIR --adapter DIR"
+def subject_of(options: argparse.Namespace) -> Subject | None:
+    """The subject: of the run that a server serves where that is named, None for a server that nothing is known of."""
+    if options.engine != "server":
+        return find_subject(options)
+    if not options.run:
+        return None
+    return find_subject(argparse.Namespace(**{**vars(options), "model": None, "adapter": options.run}))
+
+
+def server_about(options: argparse.Namespace) -> dict[str, Any]:
+    """What is known of a foreign server's models, in the place of a subject."""
+    told = {"model": options.model, "adapter": options.adapter, "template": "the server's own", "hashes": {}}
+    return told | {"id": key_of(options.base_url, options.model, options.adapter), "server": options.base_url}
+
+
+def run_sides(run: Evaluation, options: argparse.Namespace) -> tuple[str, ...]:
+    """base, and tuned where there is an adapter or a second served name."""
+    if options.engine == "server":
+        return SIDES if options.adapter else SIDES[:1]
+    return run.subject.sides
+
+
+def set_aside_others(folder: Path, about: dict[str, Any]) -> None:
+    """Move results of another subject into a folder old-N of their own, so that they are never shown beside these."""
+    others = []
+    for path in folder.glob("*.json"):
+        found = read_json(path)
+        kept = found.get("subject") if isinstance(found, dict) else None
+        if kept is None and path.name in ("run.json", "perplexity.json", "accuracy.json"):
+            kept = {"id": "older"}  # an older MedCoT's, which did not say whose it was
+        if kept and kept["id"] != about["id"]:
+            others.append(path)
+    if not others:
+        return
+    number = 1
+    while (target := folder / f"old-{number}").exists():
+        number += 1
+    target.mkdir()
+    for path in [*folder.glob("*.json"), *folder.glob("*_samples.jsonl"), *folder.glob("*.md"), *folder.glob("*.html")]:
+        if path.name != "servers.json":
+            path.rename(target / path.name)
+    print(f"{folder} held results of another model: moved to {target}")
+
+
+def load(run: Evaluation) -> LoadedModel:
+    """The subject's weights in this process, once."""
+    if run.loaded is None:
+        print(f"loading {run.subject.model} …", file=sys.stderr, flush=True)
+        run.loaded = LoadedModel(run.subject)
+    return run.loaded
+
+
+def unload(run: Evaluation) -> None:
+    """Give the weights' memory back."""
+    import gc
+
+    import torch
+
+    run.loaded = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def start_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack) -> None:
+    """Engines and forms of both sides; a server that is started ends with ``stack``."""
+    sides = run_sides(run, options)
+    if options.engine == "hf":
+        loaded = load(run)
+        form = loaded.form
+        run.engines = {side: LocalEngine(loaded, side) for side in sides}
+    else:
+        unload(run)
+        form = run.subject.prompt_format() if run.subject else None
+        run.engines = server_engines(run, options, stack, sides, form)
+    if form and all(engine.can_continue for engine in run.engines.values()):
+        run.forms = {side: forms.thinking_form(form) for side in sides}
+    else:
+        run.forms = {side: forms.chat_form(form.frame() if form else None) for side in sides}
+    settle_amount(run, len(sides))
+    if run.forms["base"].name != "chat" and run.subject.adapter:
+        choose_base_form(run, form)
+
+
+def server_engines(
+    run: Evaluation, options: argparse.Namespace, stack: ExitStack, sides: tuple[str, ...], form: Any
+) -> dict[str, Any]:
+    """Clients of the server that runs, or of a vLLM that is started here."""
+    if options.engine == "vllm":
+        room = 4096 if run.settings.budgets == () else run.settings.budgets[-1] + 3072
+        url = stack.enter_context(vllm.serve(run.subject, options.vllm, room, run.folder / "logs/vllm.log"))
+        names, precision = vllm.SIDES, "bfloat16"
+    else:
+        url, precision = options.base_url, options.precision
+        names = {"base": options.model, "tuned": options.adapter}
+    engines = {side: servers.ServerEngine(url, names[side], side, precision, form=form) for side in sides}
+    for side, engine in engines.items():
+        if options.engine == "vllm":  # started here on files whose hashes are known
+            engine.identity = {**run.subject.identity(side), **engine.about}
+        else:
+            servers.identify(engine, run.folder)
+    return engines
+
+
+def settle_amount(run: Evaluation, sides: int) -> None:
+    """Fill what no option said by the measured speed, and say what will be done and how long it takes."""
+    import torch
+
+    settings = run.settings
+    speed = measure_speed(run.engines["base"], run.forms["base"].prompt("What causes fever?"))
+    on_gpu = torch.cuda.is_available() or run.engines["base"].workers > 1
+    filled, minutes = settle(settings, run.folder, speed, on_gpu, sides, len(run.records))
+    run.settings = replace(filled, steps=settings.steps)
+    items = f"up to {filled.limit} items" if filled.limit else "all items"
+    print(
+        f"{', '.join(path.stem for path in filled.benchmarks)}: {items} each, thinking budgets "
+        f"{', '.join(map(str, filled.budgets))} tokens, answers {filled.answer_tokens}; "
+        f"at most {minutes:.0f} minutes at {speed:.0f} tokens/s",
+        flush=True,
     )
-
-
-def describe(options: argparse.Namespace) -> dict[str, Any]:
-    """run.json: from the results folder where the demo wrote one, else from the options and the run's medcot.json."""
-    found: dict[str, Any] = {}
-    if options.engine == "hf" and not options.model:
-        found = newest_run()
-    elif options.engine == "hf" and options.adapter and (Path(options.adapter) / "medcot.json").exists():
-        found = {**read_json(Path(options.adapter) / "medcot.json"), "adapter_dir": options.adapter}
-    adapter, model = options.adapter or found.get("adapter_dir"), options.model or found.get("model")
-    test_file = run_dir.held_out(found) if found and not options.data else None
-    run = {
-        "name": Path(adapter or model).name,
-        "recipe": found.get("recipe"),
-        "model": model,
-        "adapter": adapter,
-        "train_dir": adapter if found else None,
-        "data_report": str(test_file.with_name("report.json")) if test_file else None,
-        "test_file": str(test_file) if test_file else None,
-        "out": f"results/{Path(adapter or model).name}",
-        "trained_on": {key: found.get(key) for key in ("dataset", "dataset_hash", "recipe_hash", "seed")},
-    }
-    for path in sorted((ROOT / "results").glob("*/run.json")):
-        kept = read_json(path)
-        if adapter and (kept.get("adapter"), kept.get("model")) == (adapter, model):
-            run |= {**kept, "out": str(path.parent)}
-    asked = {"recipe": options.recipe, "test_file": options.data, "out": options.out}
-    run |= {key: value for key, value in asked.items() if value}
-    return run | {"cutoff_len": options.cutoff_len or found.get("cutoff_len") or 2048}
-
-
-class Plan:
-    """What will be evaluated: models, files and settings, from the command's options. UserError before any work."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        local = options.engine == "hf"
-        if not local and not (options.base_url and options.model):
-            wanted = "--base-url http://HOST:PORT/v1 and --model NAME (tuned: --adapter NAME)"
-            raise UserError(f"--engine server needs {wanted}")
-        self.options, self.run, self.engines = options, describe(options), {}
-        run = self.run
-        self.subject = find_subject(run["model"], run["adapter"], run["recipe"]) if local else None
-        self.small = local and is_small(run["model"])
-        # Without a judge the demo's model judges itself, which tests the path and informs about nothing else.
-        self.judges_itself = self.small and not options.judge_url
-        self._settle(options, DEFAULTS[self.small])
-        self.benchmarks = [Path(path) for path in options.benchmarks or sorted(BENCHMARKS.glob("*.jsonl"))]
-        if not self.benchmarks:
-            raise UserError("data/benchmarks holds no file; write one with python -m scripts.prepare.benchmarks")
-        for path in self.benchmarks:
-            accuracy.read_benchmark(path)
-        self.instructions = [row for path in INSTRUCTIONS for row in load_prompts(path)[: self.limit]]
-        self.records = perplexity.read_records(run["test_file"]) if run.get("test_file") else []
-        self.out = ROOT / run["out"]
-        self.store = Store(self.out / "generations.jsonl")
-
-    def _settle(self, options: argparse.Namespace, default: dict[str, Any]) -> None:
-        budgets = {int(budget) for budget in " ".join(options.budget or []).replace(",", " ").split()}
-        self.budgets: tuple[int, ...] = tuple(sorted(budgets)) or default["budgets"]
-        if self.budgets[0] < 1:
-            raise UserError(f"--budget: found {budgets}, expected positive numbers of tokens, e.g. --budget '256 1024'")
-        limit = options.limit if options.limit is not None else default["limit"]
-        if limit < 0:
-            raise UserError(f"--limit: found {limit}, expected a number of items, or 0 for all of them")
-        self.limit: int | None = limit or None
-        self.answer_tokens: int = options.answer_tokens or default["answer_tokens"]
-        self.batch: int = options.batch_size or default["batch"]
-        self.seeds: tuple[int, ...] = tuple(options.seeds or [42])
-        self.sampling = R1_SAMPLING if options.sampling == "r1" else {}
-
-    def thinker(self, engine: Any, seed: int, budgets: tuple[int, ...] = (), store: Store | None = None) -> Thinker:
-        """What asks one model; the same settings for all of them."""
-        about = (budgets or self.budgets, self.answer_tokens, self.sampling, seed)
-        return Thinker(engine, store or self.store, *about)
-
-    def settings(self) -> dict[str, Any]:
-        """What determines the numbers, for the JSON files and the report."""
-        prompt = "the template's turn, then <think> opened for both models"
-        if not all(engine.prefill for engine in self.engines.values()):
-            prompt = "the server's own chat template (no prefill, so no thinking budget)"
-        about = {name: getattr(self, name) for name in ("budgets", "answer_tokens", "seeds", "limit", "batch")}
-        return about | {
-            "engine": self.options.engine,
-            "models": {name: engine.identity for name, engine in self.engines.items()},
-            "prompt": prompt,
-            "prompt_frame": self.engines["base"].prompt("{question}"),
-            "task_hash": file_hash(accuracy.TASKS / "choice.yaml"),
-            "sampling": self.sampling or "greedy",
-            "benchmarks": {path.name: file_hash(path) for path in self.benchmarks},
-        }
+    if filled.limit and "accuracy" in filled.steps:
+        points = 100 * smallest_visible_difference(filled.limit)
+        print(f"With {filled.limit} items a difference under {points:.0f} points will not show.", flush=True)

@@ -31,6 +31,7 @@ from scripts.common import (
     write_json,
     write_text,
 )
+from scripts.train.template import reachable
 
 IDENTITY = "medcot.json"
 FORMAT = 2
@@ -113,10 +114,12 @@ def held_out_file(dataset: str, dataset_dir: str) -> dict[str, str] | None:
 
 
 def folder_hash(path: str | Path) -> str:
-    """SHA-256 of a folder's configuration, tokenizer and weights; a hub id stands for itself."""
-    folder = Path(path)
+    """SHA-256 of a folder's configuration, tokenizer and weights; for a hub id, the id and its resolved revision."""
+    folder = Path(path) if Path(path).is_dir() else Path(reachable(str(path)))
     if not folder.is_dir():
-        return str(path)
+        from transformers import AutoConfig
+
+        return f"{path}@{getattr(AutoConfig.from_pretrained(str(path)), '_commit_hash', None)}"
     names = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*config.json", "tokenizer*", "*.jinja")
     files = sorted({file for name in names for file in folder.glob(name)})
     if not files:

@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 
 from scripts.common import read_jsonl
+from scripts.evaluate.engines import load_weights
 from scripts.evaluate.perplexity import encode, response_nll
-from scripts.evaluate.subject import Subject, load_model, load_tokenizer
+from scripts.evaluate.subject import Subject
 
 NF4 = {"bits": 4, "dtype": "bfloat16", "type": "nf4", "double": True}
 
@@ -24,8 +25,8 @@ def main() -> None:
     parser.add_argument("--unsloth", action="store_true")
     parser.add_argument("--base", action="store_true")
     args = parser.parse_args()
-    subject = Subject(args.model, None if args.base else args.adapter, "deepseekr1", NF4)
-    tokenizer, template = load_tokenizer(subject)
+    subject = Subject(args.model, None if args.base else args.adapter, "deepseekr1", None, True, NF4, None)
+    form = subject.prompt_format()
     if args.unsloth:
         import torch
         from unsloth import FastLanguageModel
@@ -35,14 +36,12 @@ def main() -> None:
         )
         model.train()  # the patched kernels of training; there is no dropout
     else:
-        model = load_model(subject)
+        model = load_weights(subject, NF4)
     losses: list[float] = []
     for _, row in list(read_jsonl(args.folder / "rows.jsonl"))[:16]:
-        tokens = encode(row | {"id": "-"}, tokenizer, template, 2048)
-        if args.unsloth:
-            losses += unsloth_nll(model, tokens["prompt"], tokens["response"])
-        else:
-            losses += response_nll(model, tokens["prompt"], tokens["response"])
+        tokens, _ = encode(row | {"id": "-", "system": None}, form, 2048)
+        measure = unsloth_nll if args.unsloth else response_nll
+        losses += measure(model, tokens.prompt, tokens.response)
     print(json.dumps({"loss": sum(losses) / len(losses), "tokens": len(losses)}))
 
 

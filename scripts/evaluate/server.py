@@ -1,0 +1,197 @@
+"""A model behind an OpenAI-compatible server: found, told from others of its name, and asked.
+
+A server's model is known by its id, its root and a fingerprint: the same name may serve another model tomorrow.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from scripts.common import UserError, read_json, write_json
+from scripts.evaluate.engines import Continuation
+from scripts.train.template import PromptFormat
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TOP_LOGPROBS = 20  # what vLLM gives at most by default
+PROBES = (  # continued by one token each, to tell models behind a server apart
+    "The most common cause of community-acquired pneumonia is",
+    "Question: What is the first-line treatment of type 2 diabetes?\nAnswer:",
+    "高血压患者首选的",
+    "<think>\nOkay, let's",
+    "1 + 1 =",
+    "急性心肌梗死的典型症状包括",
+)
+SAME_MODEL = 0.1  # nats: first tokens' log-probabilities of one model differ by less, whatever else a server does
+
+
+class ServerEngine:
+    """A model behind an OpenAI-compatible server. Without /v1/completions (LLaMA-Factory's) no budget can be set."""
+
+    def __init__(
+        self, base_url: str, model: str, side: str, precision: str, workers: int = 64, form: PromptFormat | None = None
+    ) -> None:
+        self.base_url, self.model, self.side, self.workers = base_url.rstrip("/"), model, side, workers
+        self.form = form  # where the model's tokenizer is at hand
+        self.faults: Counter[str] = Counter()
+        self.client = make_client(self.base_url, self.faults)
+        self.root, self.owner = self._served()
+        self.can_continue = self._can_continue()
+        self.about = {"engine": self.owner, "precision": precision}
+        self.identity: dict[str, Any] = {}  # set by `identify`
+
+    def count(self, text: str) -> int:
+        """Tokens; words and Chinese characters where the server's tokenizer is not at hand."""
+        if self.form:
+            return len(self.form.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", text))
+
+    def batches(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+        """One prompt each, longest first: the server makes its own batches of what is asked at once."""
+        return [[i] for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))]
+
+    def generate(
+        self, prompts: Sequence[str], limit: int, sampling: dict[str, float], seeds: Sequence[int]
+    ) -> list[Continuation]:
+        """Continue every prompt; a chat server answers it as a message instead."""
+        found = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            settings = {"max_tokens": limit, "seed": seed % 2**31, **(sampling or {"temperature": 0})}
+            choice, tokens = self._ask(prompt, settings)
+            text = choice.text if self.can_continue else message_text(choice.message)
+            found.append(Continuation(text, tokens or self.count(text), choice.finish_reason != "length"))
+        return found
+
+    def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
+        """The likeliest choice among the server's likeliest tokens, or None where none of them is a choice."""
+        if not self.can_continue:
+            return [None] * len(prompts)
+        found = []
+        for prompt, options in zip(prompts, choices, strict=True):
+            likely = self.first_tokens(prompt)
+            known = {option: likely[option] for option in options if option in likely}
+            found.append(max(known, key=known.__getitem__) if known else None)
+        return found
+
+    def first_tokens(self, prompt: str) -> dict[str, float]:
+        """Log-probabilities (nats) of the likeliest next tokens; empty where the server gives none."""
+        choice, _ = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
+        tops = getattr(choice.logprobs, "top_logprobs", None) if choice.logprobs else None
+        return dict(tops[0]) if tops else {}
+
+    def fingerprint(self) -> list[dict[str, float]] | list[str]:
+        """What tells this model from another of the same name: next tokens of a few prompts, asked one by one.
+
+        Texts of a greedy answer where the server gives no log-probabilities.
+        """
+        if self.can_continue and (first := self.first_tokens(PROBES[0])):
+            return [first, *(self.first_tokens(probe) for probe in PROBES[1:])]
+        return [self.generate([probe], 8, {}, [0])[0].text for probe in PROBES]
+
+    def _ask(self, prompt: str, settings: dict[str, Any]) -> tuple[Any, int | None]:
+        import openai
+
+        try:
+            if self.can_continue:
+                # The prompt holds the begin mark already; vLLM would put a second one before it.
+                more = {"extra_body": {"add_special_tokens": False}}
+                said = self.client.completions.create(model=self.model, prompt=prompt, **settings, **more)
+            else:
+                messages = [{"role": "user", "content": prompt}]
+                said = self.client.chat.completions.create(model=self.model, messages=messages, **settings)
+            return said.choices[0], said.usage and said.usage.completion_tokens
+        except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.base_url}: gave up ({error}; faults so far {dict(self.faults)}); nothing was scored wrong: "
+                "mend the server and run the command again"
+            ) from error
+
+    def _served(self) -> tuple[str, str]:
+        """(root, owner) of the served model; UserError where the server does not answer or has no such model."""
+        import openai
+
+        try:
+            cards = {card.id: card for card in self.client.models.list().data}
+        except openai.OpenAIError as error:
+            raise UserError(f"{self.base_url}: no answer ({error}); start the server first") from error
+        if self.model not in cards:
+            raise UserError(f"{self.base_url} serves {', '.join(cards) or 'nothing'}; expected {self.model}")
+        card = cards[self.model]
+        return str(getattr(card, "root", None) or self.model), card.owned_by or "server"
+
+    def _can_continue(self) -> bool:
+        """Whether the server continues a given text, which closing the thinking at a budget needs."""
+        import openai
+
+        self.can_continue = True
+        try:
+            self.client.completions.create(model=self.model, prompt="1 + 1 =", max_tokens=1, temperature=0)
+        except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError):
+            return False
+        except openai.APIStatusError as error:
+            if error.status_code in (404, 405, 501):
+                return False
+            raise UserError(f"{self.base_url}: {error}; mend the server") from error
+        except openai.OpenAIError as error:
+            raise UserError(f"{self.base_url}: gave up ({error}); mend the server") from error
+        return True
+
+
+def make_client(base_url: str, faults: Counter[str], key: str = "") -> Any:
+    """The openai package's client, whose retries are counted in ``faults``; no proxy on the way to this machine."""
+    import openai
+
+    def count(request: Any) -> None:
+        if request.headers.get("x-stainless-retry-count", "0") != "0":
+            faults["retries"] += 1
+
+    def note(response: Any) -> None:
+        if response.status_code >= 400:
+            faults[f"status {response.status_code}"] += 1
+
+    here = urlsplit(base_url).hostname in LOOPBACK
+    hooks = {"request": [count], "response": [note]}
+    limits = openai.DefaultHttpxClient(trust_env=not here, event_hooks=hooks, timeout=600)
+    key = key or os.environ.get("OPENAI_API_KEY") or "none"
+    return openai.OpenAI(base_url=base_url, api_key=key, max_retries=8, timeout=600, http_client=limits)
+
+
+def message_text(message: Any) -> str:
+    """A chat message's text; a thought that the server took out (a reasoning parser) is put back before it."""
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    text = message.content or ""
+    return f"<think>\n{thought}\n</think>\n\n{text}" if thought else text
+
+
+def same_model(first: list, second: list) -> bool:
+    """Whether two fingerprints are one model's: texts equal, or likely tokens' log-probabilities close."""
+    if len(first) != len(second) or any(isinstance(probe, str) for probe in [*first, *second]):
+        return first == second
+    for one, other in zip(first, second, strict=True):
+        likely = sorted(one, key=one.__getitem__, reverse=True)[:3]
+        if any(abs(one[token] - other.get(token, -math.inf)) > SAME_MODEL for token in likely):
+            return False
+    return True
+
+
+def identify(engine: ServerEngine, folder: Path) -> None:
+    """Set a server engine's identity: that of an earlier model in ``folder`` that its fingerprint fits, or a new one.
+
+    ``servers.json`` keeps the fingerprints; answers of a model that was retrained under its old name never come back.
+    """
+    path = folder / "servers.json"
+    known = read_json(path) if path.is_file() else []
+    told = {"id": engine.model, "root": engine.root, **engine.about}
+    fingerprint = engine.fingerprint()
+    for entry in known:
+        if entry["told"] == told and same_model(entry["fingerprint"], fingerprint):
+            engine.identity = {**told, "number": entry["number"]}
+            return
+    engine.identity = {**told, "number": len(known) + 1}
+    write_json(path, [*known, {"told": told, "number": len(known) + 1, "fingerprint": fingerprint}])

@@ -1,0 +1,279 @@
+"""The evaluation's steps. Each asks both sides, writes its own JSON and the samples beside it, and can be run alone.
+
+Finished items are kept, so the same command goes on after a kill. A result file holds its subject, the settings, the
+engine with its precision, and where it comes from.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.common import provenance, read_jsonl, write_json, write_jsonl
+from scripts.evaluate import accuracy, controls, forms, judge, perplexity, texts
+from scripts.evaluate.engines import R1_SAMPLING, LoadedModel
+from scripts.evaluate.generate import Form, Item, Limits, ask
+from scripts.evaluate.instructions import load_prompts, score
+from scripts.evaluate.read import split_reasoning
+from scripts.evaluate.settings import Settings
+from scripts.evaluate.stats import compare
+from scripts.evaluate.store import Store
+from scripts.evaluate.subject import SIDES, Subject
+
+SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answer after it
+
+
+@dataclass
+class Evaluation:
+    """What the steps share: the subject, how each side is asked by which engine, the settings, the results folder."""
+
+    subject: Subject | None
+    settings: Settings
+    folder: Path
+    engines: dict[str, Any]
+    forms: dict[str, Form]
+    about: dict[str, Any]  # the subject as result files keep it
+    loaded: LoadedModel | None = None
+    records: list[dict] = field(default_factory=list)
+    held_out: str | None = None
+    judge: dict[str, Any] | None = None  # url and model of a judge
+    base_chosen: dict[str, Any] = field(default_factory=dict)  # how the base model's form was settled
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        return tuple(self.engines)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "generations.jsonl")
+
+    @contextmanager
+    def step(self, name: str, **more: Any) -> Iterator[dict[str, Any]]:
+        """Announce a step; what is put into the yielded dictionary is written to ``{name}.json``."""
+        print(f"[{name}]", flush=True)
+        began, result = time.perf_counter(), {}
+        yield result
+        settings = self.settings.as_json() | {
+            "forms": {side: form.name for side, form in self.forms.items()},
+            "base_form_chosen": self.base_chosen,
+            "held_out": self.held_out,
+        }
+        seconds = {"seconds": round(time.perf_counter() - began, 1)}
+        engine = self.engines["base"].about if self.engines else {}
+        about = {"subject": self.about, "settings": settings, **engine, "provenance": provenance() | seconds}
+        write_json(self.folder / f"{name}.json", result | about | more)
+
+    def ask(self, items: Sequence[Item], task: str, side: str, limits: Limits) -> list[dict]:
+        """One side's answers, by its form."""
+        return ask(self.engines[side], self.forms[side], limits, items, task, self.store)
+
+
+def measure_perplexity(run: Evaluation, cutoff_len: int) -> None:
+    """Perplexity of held-out records in training's precision, whatever the other steps' engine."""
+    with run.step("perplexity", engine="transformers", precision=run.loaded.precision) as result:
+        store = Store(run.folder / "perplexity_items.jsonl")
+        rows = perplexity.measure(run.loaded, run.records, cutoff_len, store, run.subject.sides)
+        write_jsonl(run.folder / "perplexity_samples.jsonl", rows)
+        result |= perplexity.summarise(rows) | {"cutoff_len": cutoff_len}
+
+
+def show_answers(run: Evaluation) -> None:
+    """A few questions with both sides' answers, by R1's sampling with a fixed seed: for people to read."""
+    prompts = [row for _, row in read_jsonl(run.settings.questions)]
+    items = [Item(row["id"], row["question"]) for row in prompts]
+    limits = Limits((SHOWN_TOKENS,), SHOWN_TOKENS, R1_SAMPLING, run.settings.seeds[0])
+    with run.step("answers") as result:
+        said = {side: run.ask(items, "answers", side, limits) for side in run.sides}
+        result["answers"] = [
+            {**row, **{side: shown(said[side][i], run.forms[side]) for side in run.sides}}
+            for i, row in enumerate(prompts)
+        ]
+
+
+def shown(row: dict, form: Form) -> dict[str, Any]:
+    """An answer's parts, and whether the model closed its thought itself."""
+    found = list(row["outputs"].values())[-1]
+    parts = split_reasoning(found["text"], form.thinks, form.marks)
+    return {"thought": parts.thought, "answer": parts.answer, "closed": found["closed"], "cut": found["cut"]}
+
+
+def measure_accuracy(run: Evaluation) -> list[dict]:
+    """Accuracy on every benchmark at every budget, once more with rotated options where wanted; returns the rows."""
+    rows: list[dict] = []
+    with run.step("accuracy") as result:
+        for path in run.settings.benchmarks:
+            items = accuracy.read_benchmark(path)[: run.settings.limit]
+            rows += asked_by_all(run, path.stem, items)
+            if run.settings.rotated:
+                turned = [texts.rotate_options(item, 1) for item in items]
+                rows += asked_by_all(run, f"{path.stem} (rotated)", turned)
+        write_jsonl(run.folder / "accuracy_samples.jsonl", rows)
+        result["tasks"] = accuracy.summarise(rows)
+        result["behind"] = behind_accuracy(run, rows)
+    return rows
+
+
+def asked_by_all(run: Evaluation, task: str, items: list[dict]) -> list[dict]:
+    """Scored rows of every side and seed."""
+    rows = []
+    for seed in run.settings.seeds:
+        for side in run.sides:
+            answered = run.ask(accuracy.items_of(items), task, side, run.settings.limits(seed))
+            rows += accuracy.score(task, items, answered)
+    return rows
+
+
+def behind_accuracy(run: Evaluation, rows: list[dict]) -> dict[str, Any]:
+    """What accuracy does not show, per side, from the texts at the largest budget."""
+    found = {}
+    for side in run.sides:
+        mine = [row for row in rows if row["model"] == side]
+        outputs = [(row, list(row["outputs"].values())[-1]) for row in mine]
+        seen = [texts.describe(row, output, run.forms[side].marks) for row, output in outputs]
+        found[side] = texts.shares(seen) | {"n": len(seen)}
+        if run.settings.rotated:
+            found[side]["stays"] = texts.stays(mine)
+    return found
+
+
+def generate(run: Evaluation, task: str, prompts: list[dict]) -> list[dict]:
+    """Every side's answer to {"id", "lang", "prompt", …} at the largest budget, and what is wrong with its form."""
+    limits = run.settings.limits(budgets=run.settings.budgets[-1:])
+    items = [Item(prompt["id"], prompt["prompt"]) for prompt in prompts]
+    rows = []
+    for side in run.sides:
+        form = run.forms[side]
+        for prompt, answered in zip(prompts, run.ask(items, task, side, limits), strict=True):
+            output = list(answered["outputs"].values())[-1]
+            lang = prompt.get("answer_lang", prompt["lang"])
+            problems = texts.format_problems(output, lang, form.marks, form.thinks)
+            rows.append({**prompt, "model": side, **output, "problems": problems, "well_formed": not problems})
+    return rows
+
+
+def share(rows: list[dict], measure: str) -> dict[str, Any]:
+    """Share of rows whose ``measure`` is true per side, and the paired difference."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        found.setdefault(row["model"], {})[row["id"]] = float(bool(row[measure]))
+    return compare(found, "share")
+
+
+def follow_instructions(run: Evaluation) -> None:
+    """Verifiable instructions, checked by code."""
+    prompts = [row for path in run.settings.instructions for row in load_prompts(path)[: run.settings.limit]]
+    with run.step("instructions") as result:
+        rows = generate(run, "instructions", prompts)
+        for row in rows:
+            row |= score(row, split_reasoning(row["text"], row["opened"], run.forms[row["model"]].marks).answer)
+        write_jsonl(run.folder / "instructions_samples.jsonl", rows)
+        for lang in ("all", *sorted({row["lang"] for row in rows})):
+            group = [row for row in rows if lang in ("all", row["lang"])]
+            result[lang] = {"strict": share(group, "strict")}
+
+
+def check_format(run: Evaluation) -> list[dict]:
+    """Both sides' answers to held-out questions, and their form; returns the rows with thought and answer apart."""
+    prompts = [
+        {
+            "id": record["id"],
+            "lang": record["lang"],
+            "prompt": record["input"],
+            "reference": split_reasoning(record["output"]).answer,
+        }
+        for record in run.records[: run.settings.limit]
+    ]
+    with run.step("format") as result:
+        rows = generate(run, "held-out", prompts)
+        for row in rows:
+            parts = split_reasoning(row["text"], row["opened"], run.forms[row["model"]].marks)
+            row |= {"question": row["prompt"], "thought": parts.thought, "answer": parts.answer}
+        write_jsonl(run.folder / "format_samples.jsonl", rows)
+        counts = {side: Counter(p for r in rows if r["model"] == side for p in r["problems"]) for side in run.sides}
+        result |= share(rows, "well_formed") | {"problems": counts}
+    return rows
+
+
+def run_controls(run: Evaluation, rows: list[dict]) -> None:
+    """The negative controls; the base model's second run has a store of its own, so it is really asked again."""
+    settings, path = run.settings, run.settings.benchmarks[0]
+    items, last = accuracy.read_benchmark(path)[: settings.limit], str(settings.budgets[-1])
+    with run.step("controls") as result:
+        again = Store(run.folder / "control_generations.jsonl")
+        limits = settings.limits()
+        answered = ask(run.engines["base"], run.forms["base"], limits, accuracy.items_of(items), path.stem, again)
+        second = accuracy.score(path.stem, items, answered)
+        first = [r for r in rows if (r["model"], r["task"], r["seed"]) == ("base", path.stem, settings.seeds[0])]
+        found = [controls.base_against_itself(*(scores_of(part, last) for part in (first, second)))]
+        for side in run.sides:
+            mine = [row for row in rows if (row["model"], row["seed"]) == (side, settings.seeds[0])]
+            letters, keys = [row["outputs"][last]["letter"] for row in mine], [row["answer_idx"] for row in mine]
+            found.append(controls.shuffled_answers(letters, keys) | {"name": f"shuffled_answers ({side})"})
+        found.append(controls.judge_says_first(judge.outcomes_of_one_who_says_first()))
+        result["controls"] = found
+
+
+def scores_of(rows: list[dict], budget: str) -> list[float | None]:
+    """1 or 0 per item; None where no letter was read."""
+    return [None if row["outputs"][budget]["letter"] is None else float(accuracy.is_right(row, budget)) for row in rows]
+
+
+def pairs_of(run: Evaluation, rows: list[dict]) -> list[dict]:
+    """What a judge and people compare: both sides' answers to one question, written to ``pairs.jsonl``."""
+    by_side = {side: [row for row in rows if row["model"] == side] for side in SIDES}
+    pairs = []
+    for base, tuned in zip(by_side["base"], by_side["tuned"], strict=False):
+        about = {key: base[key] for key in ("id", "lang", "question", "reference")}
+        said = {"base": base["answer"], "base_thought": base["thought"]}
+        pairs.append(about | said | {"tuned": tuned["answer"], "tuned_thought": tuned["thought"]})
+    if pairs:
+        write_jsonl(run.folder / "pairs.jsonl", pairs)
+    return pairs
+
+
+def run_steps(run: Evaluation) -> None:
+    """All wanted steps that ask the models, in order; what a step lacks is said and left out."""
+    steps, rows = run.settings.steps, []
+    if "answers" in steps:
+        show_answers(run)
+    if "accuracy" in steps:
+        rows = measure_accuracy(run)
+    if "instructions" in steps:
+        follow_instructions(run)
+    if "format" in steps and run.records:
+        pairs = pairs_of(run, answered := check_format(run))
+        if "judge" in steps and pairs and run.judge:
+            judge.judge_all(run, pairs, answered)
+        elif "judge" in steps:
+            print("no --judge-url: free-form accuracy and pairwise preference are left out", flush=True)
+    if "controls" in steps and rows:
+        run_controls(run, rows)
+
+
+def choose_base_form(run: Evaluation, form: Any) -> None:
+    """Settle how the base model is asked: as the option says, or the better of both forms on a development set."""
+    name = run.settings.base_form
+    if name == "auto" and run.settings.development and "accuracy" in run.settings.steps:
+        scores = {}
+        for candidate in forms.BASE_FORMS:
+            run.forms["base"] = forms.base_form(form, candidate)
+            rows = []
+            for path in run.settings.development:
+                items = accuracy.read_benchmark(path)[: run.settings.limit]
+                answered = run.ask(accuracy.items_of(items), f"development {path.stem}", "base", run.settings.limits())
+                rows += accuracy.score(path.stem, items, answered)
+            last = str(run.settings.budgets[-1])
+            scores[candidate] = {"acc": sum(accuracy.is_right(row, last) for row in rows) / len(rows), "n": len(rows)}
+        name = max(scores, key=lambda candidate: scores[candidate]["acc"])
+        run.base_chosen = {"by": "development set", "scores": scores, "form": name}
+        print(f"base model: {forms.WORDS[run.forms['base'].name]}; {json.dumps(scores)}", flush=True)
+    else:
+        name = "own" if name == "auto" else name
+        run.base_chosen = {"by": "--base-form" if run.settings.base_form != "auto" else "default", "form": name}
+    run.forms["base"] = forms.base_form(form, name)
