@@ -1,12 +1,12 @@
-"""The whole road on a laptop, by the real tools: ``make demo`` (python -m scripts.demo).
+"""The whole pipeline on a laptop, with the real tools: ``make demo`` (python -m scripts.demo).
 
-    make demo                                    the bundled sample
-    make demo SOURCE=my_records.json             own records, in directories of their own
-    python -m scripts.demo --gpu --text a.jsonl  on an NVIDIA GPU, by yamls/qlora.yaml: a base of 110 million weights
+    make demo                                        the bundled sample, a real base model of 0.5 billion weights
+    make demo SOURCE=my_records.json                 own records, in folders of their own
+    make demo BASE=tiny                              a tiny base with random weights: offline, 3 minutes
+    make demo BASE=<hub id or folder> TEMPLATE=qwen3 any other base, on a GPU where there is one
 
-Sample -> prepare -> a tiny base model, taught a little -> its perplexity -> QLoRA by llamafactory-cli -> perplexity of
-the tuned model -> report. Stopped at any point, the same command goes on from what is whole. The tiny model is a
-demonstration of the steps and knows no medicine.
+Records → dataset → QLoRA by llamafactory-cli → perplexity of held-out records and four answers, before and after →
+report. Stopped at any point, the same command resumes after the last finished step.
 """
 
 from __future__ import annotations
@@ -18,86 +18,67 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from scripts.common import (
-    NOTICE,
-    ROOT,
-    UserError,
-    file_hash,
-    load_recipe,
-    read_json,
-    run_main,
-    write_json,
-    write_jsonl,
-    write_text,
-)
-from scripts.prepare.load import read_rows
-from scripts.train import run as run_dir
-from scripts.train.bases import strings
+from scripts.common import NOTICE, UserError, read_json, run_main, write_json
+from scripts.train.duration import CPU_SECONDS, in_words
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
-TRAIN = [*PYTHON, "llamafactory.cli", "train"]
-LEAST = 8192  # tokens of training data: below it the pre-training stage finds no batch
-TINY_NOTICE = f"The tiny model is a demonstration of the steps and knows no medicine. {NOTICE}"
+OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes half a minute on 2 cores
+REAL_WEIGHTS = 3.6e8  # of the real base's matrix products
+HELD_OUT = 20  # records; below it no verdict is given
+REAL_NOTICE = f"The demo's model is small (0.5 billion weights) and knows little medicine. {NOTICE}"
+TINY_NOTICE = f"The tiny model has random weights and only shows the steps. {NOTICE}"
 
 
-@dataclass(frozen=True)
-class Size:
-    """What differs on a CPU and on a GPU: the base model's shape, the recipe, and overrides of recipes' keys."""
+@dataclass
+class Base:
+    """A base model for the demo: its folder or hub id, how it is asked, what trains it."""
 
-    place: str
-    shape: tuple[str, ...]
+    name: str
+    model: str
+    template: str
     recipe: str
-    pretrain: dict[str, str]
-    tune: dict[str, str]
+    cutoff_len: int
+    notice: str = NOTICE
+    extra: list[str] = field(default_factory=list)  # overrides of the recipe
 
 
-CPU = Size("cpu", (), "examples/qlora_cpu.yaml", {}, {})
-GPU = Size(
-    "gpu",
-    ("--hidden", "768", "--layers", "12", "--vocab-size", "16376"),
-    "yamls/qlora.yaml",
-    {"use_cpu": "false", "cutoff_len": "1024", "per_device_train_batch_size": "16", "num_train_epochs": "8"}
-    | {"learning_rate": "6e-4", "logging_steps": "20", "save_steps": "500"},
-    {"dataset": "demo_train", "per_device_train_batch_size": "16", "num_train_epochs": "8", "learning_rate": "1e-3"}
-    | {"logging_steps": "4", "save_steps": "50"},
-)
+TINY = Base("tiny", "saves/pretrain_tiny", "deepseekr1", "examples/qlora_tiny.yaml", 2048, TINY_NOTICE)
+REAL = Base("real", "saves/qwen_coder_0.5b", "qwen", "examples/qlora_cpu.yaml", 640, REAL_NOTICE)
 
 
 class Demo:
-    """One walk along the road: where its files lie, and the seconds and peak memory of each step."""
+    """One run of the pipeline: where its files lie, and the seconds and peak memory of each step."""
 
-    def __init__(self, sources: list[str], texts: list[str], size: Size, columns: list[str]) -> None:
-        self.sources, self.texts, self.size, self.columns = sources, texts, size, columns
+    def __init__(self, sources: list[str], columns: list[str], base: Base) -> None:
+        self.sources, self.columns, self.base = sources, columns, base
+        self.last_words = ""  # of the last step that failed
+        self.cutoff_len = base.cutoff_len if sources == [SAMPLE] else OWN_CUTOFF
         slugs = [re.sub(r"\W+", "_", Path(path).stem).strip("_").lower() for path in sources if sources != [SAMPLE]]
-        own = "".join(f"-{slug}" for slug in slugs)
-        self.suffix = own + ("-gpu" if size is GPU else "")
-        self.data, self.results = Path(f"data/demo{self.suffix}"), Path(f"results/demo{self.suffix}")
-        names = ("tiny_init" if size is CPU else "init_gpu", f"pretrain_{size.place}", f"qlora_{size.place}")
-        self.tiny, self.base, self.tuned = (Path(f"saves/{name}{own}") for name in names)
+        suffix = "".join(f"-{slug}" for slug in (*([base.name] if base.name != "real" else []), *slugs))
+        self.data, self.results = Path(f"data/demo{suffix}"), Path(f"results/demo{suffix}")
+        self.tuned = Path(f"saves/demo{suffix}")
         steps_file = self.results / "steps.json"
         self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
-        self.number = 0
 
-    def announce(self, name: str, output: Path) -> None:
-        self.number += 1
-        print(f"[{self.number}/7] {name} -> {output}", flush=True)
+    def step(self, name: str, command: list[str], watch: Path | None = None) -> bool:
+        """Run one step as a child process; keep its log, seconds and peak memory. False where it failed.
 
-    def step(self, name: str, command: list[str], output: Path, watch: Path | None = None) -> None:
-        """Run one step as a child process; keep its log, seconds and peak memory (MiB, with its own children).
-
-        ``watch``: a training run's directory, whose trainer_log.jsonl feeds the progress bar.
+        ``watch``: a training run's folder, whose trainer_log.jsonl feeds the progress bar.
         """
-        log = self.results / "logs" / f"{self.number}.log"
+        print(f"[{name}]", flush=True)
+        slug = re.sub(r"\W+", "_", name.lower())
+        log = self.results / "logs" / f"{slug}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = {key: value for key, value in os.environ.items() if key not in ("FORCE_TORCHRUN", "NPROC_PER_NODE")}
-        env |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "UNSLOTH_DISABLE_STATISTICS": "1"}
-        env["CUDA_VISIBLE_DEVICES"] = "" if self.size is CPU else os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "UNSLOTH_DISABLE_STATISTICS": "1"}
         env |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while they wait make a busy machine 6 times slower
+        if self.base.recipe.startswith("examples/qlora_"):  # a recipe for the CPU
+            env["CUDA_VISIBLE_DEVICES"] = ""
         start = time.perf_counter()
         with log.open("w") as stream:
             child = subprocess.Popen(command, stdout=stream, stderr=stream if watch else None, env=env)
@@ -108,141 +89,121 @@ class Demo:
             except BaseException:
                 child.kill()
                 raise
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-            said = f":\n{tail}\nwhole log: {log}" if tail else "; what it said stands above"
-            raise UserError(f"step {self.number} ({name}) stopped with status {child.returncode}{said}")
+        if os.waitstatus_to_exitcode(status):
+            self.last_words = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+            return False
         seconds, peak = time.perf_counter() - start, usage.ru_maxrss / 1024
-        print(f"      {seconds:.0f} s, peak memory {peak:.0f} MiB", flush=True)
-        row = {"step": name, "seconds": round(seconds, 1), "peak_mib": round(peak), "output": str(output)}
+        print(f"  {seconds:.0f} s, peak memory {peak:.0f} MiB", flush=True)
+        row = {"step": name, "seconds": round(seconds, 1), "peak_mib": round(peak)}
         self.steps = [old for old in self.steps if old["step"] != name] + [row]
         write_json(self.results / "steps.json", self.steps)
+        return True
 
-    def train(self, name: str, recipe_path: str, overrides: dict[str, str]) -> None:
-        """Train with LLaMA-Factory; go on where an earlier walk was stopped, start anew if data or recipe changed."""
-        output = Path(overrides["output_dir"])
-        self.announce(name, output)
-        changes = [f"{key}={value}" for key, value in overrides.items()]
-        recipe = load_recipe(recipe_path, changes)
-        wanted = run_dir.identity(recipe_path, recipe)
-        state = run_dir.state(output, wanted)
-        if state == "finished":
-            print("      finished earlier with this recipe and data: kept")
-            return
-        if state == "foreign":
-            old = free_name(output)
-            output.rename(old)
-            print(f"      {output} holds a run with other data or another recipe: moved to {old}")
-        for message in run_dir.set_aside_broken(output):
-            print(f"      {message}")
-        last = run_dir.checkpoints(output)[-1:]
-        print(f"      resuming from {last[0].name}" if last else "      training from the start")
-        run_dir.trim_log(output)
-        write_json(output / run_dir.IDENTITY, wanted)
-        command = [*TRAIN, recipe_path, *changes]
-        self.step(name, command, output, watch=output)
-
-    def perplexity(self, name: str, *adapter: str) -> None:
-        self.announce(name, self.results / "perplexity.json")
-        self.step(
-            name,
-            [
-                *[*PYTHON, "scripts.evaluate", "perplexity", "--model", str(self.base), *adapter],
-                *["--data", str(self.data / "demo_test.jsonl"), "--template", "deepseekr1", "--cutoff-len", "2048"],
-                *["--recipe", self.size.recipe, "--out", str(self.results)],
-            ],
-            self.results / "perplexity.json",
-        )
-
-    def build_tiny(self) -> None:
-        self.announce("Build a tiny model and its tokenizer", self.tiny)
-        marker = self.tiny / "source.sha256"
-        wanted = file_hash(*self.sources, *self.texts, ROOT / "scripts/train/bases.py")
-        if marker.exists() and marker.read_text() == wanted:
-            print("      built earlier from these records: kept")
-            return
-        self.step(
-            "Build a tiny model and its tokenizer",
-            [*PYTHON, "scripts.train.bases", *self.sources, *self.texts, "--out", str(self.tiny), *self.size.shape],
-            self.tiny,
-        )
-        write_text(marker, wanted)
+    def need(self, name: str, command: list[str], watch: Path | None = None) -> None:
+        """A step without which there is nothing to go on with."""
+        if not self.step(name, command, watch):
+            raise UserError(f"step {name!r} stopped:\n{self.last_words}\nlogs: {self.results / 'logs'}")
 
     def prepare(self) -> None:
-        self.announce("Prepare the records", self.data)
-        self.step(
-            "Prepare the records",
-            [
-                *[*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"],
-                *["--benchmarks", *BENCHMARKS, "--tokenizer", str(self.tiny), "--cutoff-len", "2048"],
-                *["--val", "0.05", "--test", "0.25"],
-                *(["--columns", *self.columns] if self.columns else []),
-            ],
-            self.data,
-        )
-        splits = read_json(self.data / "report.json")["splits"]
-        tokens, held_out = splits["train"]["tokens"], splits["test"]["records"]
-        if tokens < LEAST or not held_out:
+        command = [*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"]
+        command += ["--benchmarks", *BENCHMARKS, "--tokenizer", self.tokenizer, "--template", self.base.template]
+        command += ["--cutoff-len", str(self.cutoff_len), "--val", "0.05", "--test", "0.22"]
+        command += ["--columns", *self.columns] if self.columns else []
+        self.need("Prepare the records", command)
+        splits = read_json(self.data / "demo_report.json")["splits"]
+        trained, held_out = splits["train"]["records"], splits["test"]["records"]
+        if held_out < HELD_OUT:
+            wanted = int(HELD_OUT / 0.22) + 1
             raise UserError(
-                f"{self.data / 'report.md'}: {tokens:,} tokens to train on and {held_out} held-out records; "
-                f"the demo needs {LEAST:,} and one: name more records (some 40)"
+                f"{trained} records to train on and {held_out} held out; a verdict wants {HELD_OUT} held out, so some "
+                f"{wanted} records of up to {self.cutoff_len} tokens after cleaning. What was rejected and why: "
+                f"{self.data / 'demo_report.md'}"
             )
+
+    @property
+    def tokenizer(self) -> str:
+        """The model whose tokens count: the tiny base has its words before it has its weights."""
+        return "saves/tiny_init" if self.base.name == "tiny" else self.base.model
+
+    def train(self, name: str, recipe: str, output: Path, model: str, more: list[str]) -> None:
+        """Train by scripts.train, which keeps a finished run, resumes a stopped one and sets another one aside."""
+        changes = [f"model_name_or_path={model}", f"dataset_dir={self.data}", f"output_dir={output}", *more]
+        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--keep", "--set-aside"], watch=output)
+
+    def make_base(self) -> bool:
+        """Make the base model's folder where it is ours to make; False where the real one's parts cannot be had."""
+        if self.base.name not in ("real", "tiny"):
+            return True
+        if self.step("Base model", [*PYTHON, "scripts.train.bases", self.base.name, "--out", self.tokenizer]):
+            return True
+        if self.base.name == "tiny":
+            raise UserError(f"the tiny base could not be made:\n{self.last_words}")
+        return False
+
+    def teach_tiny(self) -> None:
+        """Teach the tiny base some words of the training records, so that "before" means something."""
         registry = read_json(self.data / "dataset_info.json")
-        # LLaMA-Factory's stage pt reads one column as plain text: the given texts, else the training split's outputs.
         registry["demo_pretrain"] = {"file_name": "demo_train.jsonl", "columns": {"prompt": "output"}}
-        if self.texts:
-            rows = ({"text": "\n".join(strings(row))} for path in self.texts for _, row in read_rows(path))
-            write_jsonl(self.data / "pretrain.jsonl", rows)
-            registry["demo_pretrain"] = {"file_name": "pretrain.jsonl", "columns": {"prompt": "text"}}
         write_json(self.data / "dataset_info.json", registry)
+        output = Path(self.base.model)
+        self.train("Teach the tiny base", "examples/pretrain_tiny.yaml", output, "saves/tiny_init", [])
+
+    def say_how_long(self) -> None:
+        """How long training takes on 2 cores, for the real base and one pass."""
+        if self.base.name != "real" or self.base.extra:
+            return
+        tokens = read_json(self.data / "demo_report.json")["splits"]["train"]["tokens"]
+        low, high = (tokens * REAL_WEIGHTS * seconds for seconds in CPU_SECONDS)
+        print(f"  {tokens:,} tokens to train on: {in_words(low, high)} on 2 cores")
 
     def run(self) -> None:
-        self.build_tiny()
+        if not self.make_base():
+            print(f"  {self.last_words}\nSo the tiny base with random weights is taken (BASE=tiny)")
+            Demo(self.sources, self.columns, TINY).run()
+            return
         self.prepare()
-        data, base = f"{self.data}", f"{self.base}"
-        self.train(
-            "Teach the base model (stage: pt)",
-            "examples/pretrain_cpu.yaml",
-            {"model_name_or_path": str(self.tiny), "dataset_dir": data, "output_dir": base} | self.size.pretrain,
-        )
-        self.perplexity("Perplexity of the base model")
-        self.train(
-            "QLoRA fine-tune (4-bit NF4)",
-            self.size.recipe,
-            {"model_name_or_path": base, "dataset_dir": data, "output_dir": str(self.tuned)} | self.size.tune,
-        )
-        self.perplexity("Perplexity of the tuned model", "--adapter", str(self.tuned))
-        run = {
-            "name": f"demo{self.suffix}",
-            "recipe": self.size.recipe,
-            "model": base,
-            "adapter": str(self.tuned),
-            "train_dir": str(self.tuned),
-            "data_report": str(self.data / "report.json"),
-            "test_file": str(self.data / "demo_test.jsonl"),
-            "notice": TINY_NOTICE,
-        }
-        write_json(self.results / "run.json", run)
-        from scripts.evaluate.report import write_report
+        if self.base.name == "tiny":
+            self.teach_tiny()
+        self.say_how_long()
+        changes = [f"cutoff_len={self.cutoff_len}", *self.base.extra]
+        self.train("QLoRA fine-tune", self.base.recipe, self.tuned, self.base.model, changes)
+        command = [*PYTHON, "scripts.evaluate", "--adapter", str(self.tuned), "--out", str(self.results)]
+        self.need("Perplexity and answers, before and after", [*command, "--only", "perplexity", "answers"])
+        self.tell()
 
-        self.announce("Report", self.results / "report.html")
-        self.step("Report", [*PYTHON, "scripts.evaluate", "report", str(self.results)], self.results / "report.html")
-        write_report(self.results)  # once more, now that the step's own seconds are known
-        self.summary()
-
-    def summary(self) -> None:
-        result = read_json(self.results / "perplexity.json")
-        print(f"\nHeld-out perplexity, {result['base']['n']} records that training never saw:")
-        for side in ("base", "tuned"):
-            low, high = result[side]["ci95"]
-            print(f"  {side:6s} {result[side]['ppl']:8.1f}   95% interval {low:.1f} to {high:.1f}")
-        print(f"Report: {self.results / 'report.html'} and report.md\n{TINY_NOTICE}")
+    def tell(self) -> None:
+        """The result on the screen: perplexity, the answers, where the report is, what to do next."""
+        print(before_and_after(read_json(self.results / "perplexity.json")))
+        for row in read_json(self.results / "answers.json")["answers"]:
+            print(answers_in_words(row))
+        print(f"\nReport: {self.results / 'report.html'} and report.md\nNext: make eval, make chat, make export")
+        print(self.base.notice)
 
 
-def free_name(path: Path) -> Path:
-    """The first of path.old-1, path.old-2, … that is not taken."""
-    return next(name for k in range(1, 10**6) if not (name := path.with_name(f"{path.name}.old-{k}")).exists())
+def before_and_after(result: dict[str, Any]) -> str:
+    """Perplexity of base and tuned in words."""
+    lines = [f"\nPerplexity of {result['base']['n']} held-out records that training never saw (lower is better):"]
+    for side in ("base", "tuned"):
+        low, high = result[side]["ppl_ci95"]
+        lines.append(f"  {side:6s}{result[side]['ppl']:9.2f}   95% interval {low:.2f} to {high:.2f}")
+    return "\n".join(lines)
+
+
+def answers_in_words(row: dict[str, Any]) -> str:
+    """One question with both answers, each short enough for a screen."""
+    lines = [f"\n? {row['question']}"]
+    for side in ("base", "tuned"):
+        said = row[side]
+        if said["thought"]:
+            lines.append(f"  {side} thinks: {shorten(said['thought'])}{'' if said['closed'] else ' (never closed)'}")
+        lines.append(f"  {side} answers: {shorten(said['answer']) or '(nothing)'}")
+    return "\n".join(lines)
+
+
+def shorten(text: str, size: int = 300) -> str:
+    """A text in one line, its beginning and its end."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= size else f"{flat[: size // 2]} … {flat[-size // 2 :]}"
 
 
 def show_progress(child: subprocess.Popen, run: Path) -> None:
@@ -250,38 +211,69 @@ def show_progress(child: subprocess.Popen, run: Path) -> None:
     from tqdm import tqdm
 
     interval = 1 if sys.stderr.isatty() else 15  # a log file needs no bar a second
-    with tqdm(desc="      training", unit="step", leave=False, mininterval=interval) as bar:
+    shape = "  training {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} steps{postfix}"
+    log, seen = run / "trainer_log.jsonl", log_size(run / "trainer_log.jsonl")
+    with tqdm(leave=False, mininterval=interval, bar_format=shape, total=1) as bar:
         while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             time.sleep(0.5)
-            lines = (run / "trainer_log.jsonl").read_text().splitlines() if (run / "trainer_log.jsonl").exists() else []
+            if log_size(log) == seen:
+                continue  # an earlier run's lines, or nothing new
             try:
-                entry = json.loads(lines[-1])
-            except (IndexError, ValueError):
+                entry = json.loads(log.read_text().splitlines()[-1])
+            except (IndexError, ValueError, OSError):
                 continue  # no line yet, or one half written
             bar.total = entry["total_steps"]
-            if "loss" in entry:
-                bar.set_postfix(loss=f"{entry['loss']:.2f}", refresh=False)
+            left = f", {entry['remaining_time']} left" if entry.get("remaining_time") else ""
+            bar.set_postfix_str(f"loss {entry['loss']:.2f}{left}" if "loss" in entry else "", refresh=False)
             bar.update(entry["current_steps"] - bar.n)
+
+
+def log_size(log: Path) -> int:
+    """Bytes of a log; 0 where there is none."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def choose_base(name: str, template: str | None, steps: int | None) -> Base:
+    """The base that was named: real, tiny, or any folder or hub id with its template."""
+    changes = [f"max_steps={steps}"] if steps else []
+    if name in ("real", "tiny"):
+        if template:
+            raise UserError(f"TEMPLATE={template}: BASE={name} brings its own; leave it out")
+        known = REAL if name == "real" else TINY
+        return Base(**{**vars(known), "extra": changes})
+    if not template:
+        raise UserError(
+            f"BASE={name}: say how it is asked, e.g. TEMPLATE=qwen3 (LLaMA-Factory's template of this model)"
+        )
+    import torch
+
+    recipe = "yamls/qlora.yaml" if torch.cuda.is_available() else "examples/qlora_cpu.yaml"
+    slug = re.sub(r"\W+", "_", Path(name).name).strip("_").lower()
+    changes += [f"template={template}", "dataset=demo_train"]
+    return Base(slug, name, template, recipe, 2048, NOTICE, changes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.demo",
-        description="Walk the whole road: prepare, teach a small base model, QLoRA, perplexity, report.",
+        description="Run the whole pipeline: prepare, QLoRA, perplexity and answers before and after, report.",
         epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n"
         "  make demo SOURCE=own.csv COLUMNS='Question=q Complex_CoT=thinking Response=a'\n"
-        "  python -m scripts.demo --gpu --text abstracts.jsonl\n\n" + TINY_NOTICE,
+        "  make demo BASE=tiny\n  make demo BASE=Qwen/Qwen3-0.6B TEMPLATE=qwen3 STEPS=100\n\n" + REAL_NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--source", nargs="+", default=[SAMPLE], help=f"raw records (default: {SAMPLE})")
-    parser.add_argument("--text", nargs="+", default=[], help="what the base is taught (default: the training records)")
     parser.add_argument("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="as for scripts.prepare")
-    parser.add_argument("--gpu", action="store_true", help="110 million weights, Unsloth; minutes on an NVIDIA GPU")
+    parser.add_argument("--base", default="real", help="real (default), tiny, or a hub id or folder with --template")
+    parser.add_argument("--template", help="LLaMA-Factory's template of a base of your own")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: one pass over the records)")
     args = parser.parse_args()
-    for path in (*args.source, *args.text):
+    for path in args.source:
         if not Path(path).exists():
             raise UserError(f"{path}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
-    Demo(args.source, args.text, GPU if args.gpu else CPU, args.columns).run()
+    demo = Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps))
+    print("Records → dataset → QLoRA fine-tune → before and after → report; about 8 minutes on 2 cores (BASE=tiny: 3)")
+    demo.run()
 
 
 if __name__ == "__main__":
