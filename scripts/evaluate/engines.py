@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,22 +102,35 @@ class LocalEngine:
         return Continuation(text.rstrip("\ufffd"), len(ids), ended)  # half a character, cut at the limit
 
     def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
-        """The likeliest of each prompt's choices, by the first token in which they differ; prompts of one batch."""
+        """The likeliest of each prompt's choices as a continuation; the prompts are of one batch."""
+        chosen = []
+        for prompt, options in zip(prompts, choices, strict=True):
+            ids = [self.loaded.tokenizer(prompt + option, add_special_tokens=False)["input_ids"] for option in options]
+            head = len(os.path.commonprefix(ids))  # of lists too: the prompt, and a blank that all choices begin with
+            scores = self._first_token_scores(ids, head) or [self._likelihood(row, head) for row in ids]
+            chosen.append(options[scores.index(max(scores))])
+        return chosen
+
+    def _first_token_scores(self, ids: list[list[int]], head: int) -> list[float] | None:
+        """Scores of the choices' first own tokens, from one pass; None where they do not tell the choices apart."""
         import torch
 
-        tokenizer, model = self.loaded.tokenizer, self.loaded.model
-        batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-        positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        first = [row[head] for row in ids if len(row) > head]
+        if len(set(first)) < len(ids):
+            return None
         with self.loaded.as_side(self.side), torch.inference_mode():
-            logits = model(**batch, position_ids=positions, logits_to_keep=1).logits[:, -1].float().cpu()
-        chosen = []
-        for prompt, row, options in zip(prompts, logits, choices, strict=True):
-            at = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-            first = [tokenizer(prompt + option, add_special_tokens=False)["input_ids"][at] for option in options]
-            if len(set(first)) < len(first):
-                raise UserError(f"choices {list(options)} share their first token; give them other letters")
-            chosen.append(options[int(row[first].argmax())])
-        return chosen
+            tokens = torch.tensor([ids[0][:head]], device=self.loaded.model.device)
+            logits = self.loaded.model(tokens, logits_to_keep=1).logits[0, -1].float()
+        return logits[first].tolist()
+
+    def _likelihood(self, ids: list[int], head: int) -> float:
+        """Log-probability of one choice's tokens after the common ones."""
+        import torch
+
+        with self.loaded.as_side(self.side), torch.inference_mode():
+            tokens = torch.tensor([ids], device=self.loaded.model.device)
+            logits = self.loaded.model(tokens, logits_to_keep=len(ids) - head + 1).logits[0, :-1].float()
+        return float(logits.log_softmax(-1).gather(-1, tokens[0, head:, None]).sum())
 
 
 def picker(sampling: dict[str, float], seeds: Sequence[int], limit: int, device: Any) -> Callable[..., Any]:

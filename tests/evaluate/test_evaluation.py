@@ -1,0 +1,177 @@
+"""The whole evaluation on tiny models of three templates, and what it refuses to show or to reuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.common import UserError, read_json, write_json
+from scripts.evaluate import __main__ as command
+from scripts.evaluate.runs import load_results, table_of_runs, table_of_two
+from scripts.train import run as runs
+from tests.conftest import TEMPLATES, build_adapter, write_records
+from tests.evaluate.conftest import make_run, write_benchmark
+
+SMALL = ["--budget", "4 8", "--answer-tokens", "6", "--limit", "3"]
+
+
+def evaluate(folder: Path, *arguments: str) -> Path:
+    """Run the command in this process; returns the results folder."""
+    benchmark = write_benchmark(folder.parent / "bench.jsonl")
+    old = sys.argv
+    sys.argv = ["evaluate", "--out", str(folder), "--benchmarks", str(benchmark), *SMALL, *arguments]
+    try:
+        command.main()
+    finally:
+        sys.argv = old
+    return folder
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_template_is_evaluated_to_the_end(tmp_path, ended_runs, template, capsys):
+    """Held-out records, both forms of asking, letters, instructions, controls: with the run's own settings."""
+    folder = evaluate(tmp_path / "results", "--adapter", str(ended_runs[template]), "--base-form", "own")
+    said = capsys.readouterr().out
+    assert "verdict" in said
+    results = load_results(folder)
+    assert set(results) == {"perplexity", "answers", "accuracy", "instructions", "format", "controls"}
+    run = runs.read_run(ended_runs[template])
+    for result in results.values():
+        subject = result["subject"]
+        assert (subject["template"], subject["hashes"]["tuned"]) == (template, run["adapter_hash"])
+        assert result["engine"] == "transformers"
+        assert result["precision"] == "bfloat16" or "float" in result["precision"]
+    cell = results["accuracy"]["tasks"]["bench"]["budgets"]["8"]
+    for side in ("base", "tuned"):
+        assert sum(cell[side][name] for name in ("read", "asked", "several", "unparsed")) == pytest.approx(1)
+    assert results["perplexity"]["base"]["n"] == results["perplexity"]["tuned"]["n"] == 3
+    assert results["perplexity"]["settings"]["held_out"].endswith("own_test.jsonl")
+    assert (folder / "report.html").exists()
+
+
+def test_a_rerun_asks_nothing_again(tmp_path, ended_run, monkeypatch):
+    from scripts.evaluate.engines import LocalEngine
+
+    folder = evaluate(tmp_path / "results", "--adapter", str(ended_run), "--only", "accuracy", "perplexity")
+    before = (folder / "generations.jsonl").read_text()
+    first = read_json(folder / "accuracy.json")["tasks"]
+    asked = []
+    generate = LocalEngine.generate
+    monkeypatch.setattr(
+        LocalEngine,
+        "generate",
+        lambda self, p, limit, s, seeds: asked.append(limit) or generate(self, p, limit, s, seeds),
+    )
+    evaluate(folder, "--adapter", str(ended_run), "--only", "accuracy", "perplexity")
+    assert asked == [12], "the speed is measured again, no item is asked"
+    assert (folder / "generations.jsonl").read_text() == before
+    assert read_json(folder / "accuracy.json")["tasks"] == first
+
+
+def retrained(tmp_path: Path, tiny_model: Path) -> Path:
+    """A run, evaluated; then the same folder trained again on other data."""
+    adapter = make_run(tmp_path, tiny_model, "deepseekr1")
+    evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity")
+    shutil.rmtree(adapter)
+    write_records(tmp_path / "own_test.jsonl", 5, "Quite another held-out thought.")
+    again = make_run(tmp_path / "again", tiny_model, "deepseekr1")
+    identity = read_json(again / "medcot.json")
+    held_out = tmp_path / "own_test.jsonl"
+    identity["held_out"] = {"path": str(held_out), "hash": runs.file_hash(held_out)}
+    shutil.copytree(again, adapter)
+    other = build_adapter(tiny_model, tmp_path / "other")
+    shutil.copy(other / "adapter_model.safetensors", adapter)
+    write_json(adapter / "medcot.json", identity)
+    runs.finish(adapter)
+    return adapter
+
+
+def test_after_training_again_in_the_same_folder_its_own_held_out_file_counts(tmp_path, tiny_model):
+    """Retrain on other data, then evaluate: the old run's held-out file and results must not come back."""
+    adapter = retrained(tmp_path, tiny_model)
+    folder = evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity")
+    found = read_json(folder / "perplexity.json")
+    assert found["base"]["n"] == 5
+    assert found["subject"]["hashes"]["tuned"] == runs.read_run(adapter)["adapter_hash"]
+    assert read_json(folder / "old-1/perplexity.json")["base"]["n"] == 3, "the older results are kept apart"
+
+
+def test_a_held_out_file_that_was_prepared_again_is_refused(tmp_path, tiny_model):
+    adapter = make_run(tmp_path, tiny_model, "deepseekr1")
+    write_records(tmp_path / "own_test.jsonl", 4)
+    with pytest.raises(UserError, match="prepared again"):
+        evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity")
+
+
+def test_a_left_over_file_of_another_model_is_named_and_not_shown(tmp_path, ended_run):
+    from scripts.evaluate.report import write_report
+
+    folder = evaluate(tmp_path / "results", "--adapter", str(ended_run), "--only", "perplexity")
+    other = read_json(folder / "perplexity.json")
+    other["subject"] = other["subject"] | {"id": "x", "adapter": "saves/older", "hashes": {"tuned": "0123456789"}}
+    write_json(folder / "pairwise.json", other)
+    with pytest.raises(UserError, match=r"saves/older \(01234567.*Evaluate again"):
+        write_report(folder)
+
+
+def test_overrides_count_not_the_recipe_file(tmp_path, tiny_model):
+    """Trained with quantization_bit=null: the base is evaluated so, whatever the recipe file says."""
+    adapter = make_run(tmp_path, tiny_model, "deepseekr1", "quantization_bit: 4")
+    assert runs.read_run(adapter)["precision"]["bits"] == 4
+    identity = read_json(adapter / "medcot.json")
+    identity |= {"precision": {"bits": None, "dtype": "float32"}, "overrides": ["quantization_bit=null"]}
+    write_json(adapter / "medcot.json", identity)
+    folder = evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity")
+    assert read_json(folder / "perplexity.json")["precision"] == "float32"
+
+
+def test_a_run_without_a_test_split_skips_perplexity_and_goes_on(tmp_path, tiny_model, capsys):
+    adapter = make_run(tmp_path, tiny_model, "deepseekr1")
+    write_json(adapter / "medcot.json", read_json(adapter / "medcot.json") | {"held_out": None})
+    folder = evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity", "answers")
+    assert "no perplexity" in capsys.readouterr().out
+    assert (folder / "answers.json").exists()
+    assert not (folder / "perplexity.json").exists()
+
+
+def test_what_has_been_measured_is_listed_and_compared(tmp_path, ended_run):
+    evaluate(tmp_path / "results/one", "--adapter", str(ended_run), "--only", "perplexity", "accuracy")
+    shutil.copytree(tmp_path / "results/one", tmp_path / "results/two")
+    (tmp_path / "results/two/old.json").write_text("{}")
+    listed = table_of_runs(tmp_path / "results")
+    assert listed.count(str(ended_run)) == 2
+    assert "own_train" in listed
+    changed = read_json(tmp_path / "results/two/accuracy.json")
+    changed["settings"]["budgets"] = [512]
+    write_json(tmp_path / "results/two/accuracy.json", changed)
+    sides = table_of_two(tmp_path / "results/one", tmp_path / "results/two")
+    assert "one: base" in sides
+    assert "accuracy: budgets" in sides
+    assert json.loads((tmp_path / "results/one/accuracy.json").read_text())["provenance"]["date"] in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "server", "--model", "m"], "needs --base-url"),
+        (["--adapter", "/nowhere"], "found no adapter_config.json"),
+        (["--seeds", "1", "2"], "add --sampling r1"),
+        (["--judge-url", "http://x/v1"], "belong together"),
+        (["--model", "m"], "--template"),
+        (["--budget", "0"], "--budget"),
+        (["--limit", "-1"], "--limit"),
+        (["--benchmarks", "/nowhere.jsonl"], "no such file"),
+        (["--engine", "vllm", "--vllm", "/nowhere"], "make setup-vllm"),
+        (["report", "/nowhere"], "nothing"),
+    ],
+)
+def test_bad_input_is_told_before_any_work(tmp_path, ended_run, monkeypatch, arguments, message):
+    if "vllm" in arguments:
+        arguments = [*arguments, "--adapter", str(ended_run), "--out", str(tmp_path), "--only", "accuracy"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    with pytest.raises(UserError, match=message):
+        command.main()
