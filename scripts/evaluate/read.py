@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 THINK = ("<think>", "</think>")
 # What follows the end of a turn, or a next question, was not asked.
 TURN_END = re.compile(
-    r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?s>|<end_of_turn>|\[/?INST\]|<(?:human|user|bot)>:?"
+    r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?s>|<end_of_turn>|(?<![和与])<eo[as]>|\[/?INST\]|<(?:human|user|bot)>:?"
     r"|\n\s*(?:Q|Question|Human|User|Instruction|下一?题|题目|问题|用户|请你?回答)\s*\d*\s*:",
     re.I,
 )
-MARKUP = re.compile(r"<eo[aes]>|[*`$#\"'“”‘’「」『』]|\\(?:text\w*|math\w+|rm\b|bf\b|[()\[\]])")
+MARKUP = re.compile(r"<eo\w>|[*`$#\"'“”‘’「」『』]|\\(?:text\w*|math\w+|rm\b|bf\b|[()\[\]])")
 PLAIN = str.maketrans(
     "選擇項應該為確當還與說題問適誤錯類級組細種備✘✗❌✓✔✅_", "选择项应该为确当还与说题问适误错类级组细种备xxxxxx "
 )
@@ -41,7 +41,7 @@ FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|�
     | \b(?:option|choice|letter|answer)\b
     ){0,12}"""
 STATEMENT = re.compile(
-    rf"""(?:{CUE}) {FILLER} (?P<cued> (?:[A-J]\s?)*[A-J] | [a-j](?=\s*(?:[).:\]}}>]|$)) ) {ALONE}
+    rf"""(?:{CUE}) {FILLER} (?P<cued> (?:[A-J][ ]?)*[A-J] | [a-j](?=\s*(?:[).:\]}}>]|$)) ) {ALONE}
        | <\s*(?P<marked>[A-J])\s*>
        | \b(?P<judged>[A-J])[)\]】]? \s+ is \s+ (?:therefore\s+|thus\s+)? the \s+ (?:(?:correct|right|best)\s+)?
          (?:answer|choice|option)\b""",
@@ -69,6 +69,7 @@ TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|no)[,:]|等一下|不对
 BARE = re.compile(r"\W*(?:(?i:option|choice)|选项?)?\W*([a-j]|[A-J](?:(?:\W|and|or|[和或及与])*[A-J])*)(?:选?项)?\W*")
 LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
 LINE = re.compile(rf"[^\w\n]*(?:(?i:option)\s|选项)?(?:{LABEL.pattern}|([A-J])\s+(?=[\u4e00-\u9fff]))", re.X)
+JUDGED = re.compile(rf"{LINE.pattern}\s*(?:不正确|错误|(?i:incorrect|wrong|false))", re.X)
 NAMED = re.compile(
     rf"""(?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
        | (?:(?i:option)\s+|选项)([A-J]){ALONE} | \(([A-J])\) | (?<![A-Za-z])([A-J])\s*选?项
@@ -171,8 +172,8 @@ def _named(answer: str, sentences: list[str], letters: str) -> set[str]:
     if len(set(labels)) > 1 and len(labels) == len(lines):
         return set(labels) if set(labels) != set(letters) else set()  # options only: some chosen, or all quoted
     found = set(labels) if len(set(labels)) == 1 and any(map(LINE.match, lines[:1] + lines[-1:])) else set()
-    if any(len(set(LABEL.findall(line))) > 1 for line in lines if LINE.match(line)):
-        found = set()  # the options in one line
+    if any(len(set(LABEL.findall(line))) > 1 or JUDGED.match(line) for line in lines if LINE.match(line)):
+        found = set()  # the options in one line, or an option found wrong
     last = sentences[-1] if sentences else ""
     named = {letter for name in NAMED.finditer(last) for letter in name.groups() if letter}
     if named and CONCLUDES.search(last) and not DENIES.search(last) and not (len(set(labels)) > 1 and LINE.match(last)):
