@@ -53,7 +53,7 @@ ANOTHER = re.compile(
     rf"""[\s)\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
        | [).:] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
-         {JOINT} \s* (?:option\s+)? [(\[]? [A-J][).:]""",
+         (?:\b(?:and|or)\b|[和或及、]) \s* (?:option\s+)? [(\[]? [A-J][).:]""",
     re.X | re.M,
 )
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
@@ -152,10 +152,10 @@ def _stated(answer: str, sentences: list[str]) -> set[str] | None:
         if UNSAID.search(answer[max(0, start - 200) : start]) or re.match(r"[\s)\]]*(?:\?|吗)", answer[end:]):
             unsaid = True
             continue
-        quoted = "\n" in statement[0] or statement[0].startswith(("的", "说法", "一项", "选项"))
-        if quoted and (label := LABEL.search(answer, end)) and ord(label[1]) == ord(letter[0]) + 1:
-            continue  # the question and its options, said again
         another = ANOTHER.match(answer, end)
+        label = LABEL.search("\n".join(answer[end:].split("\n", 2)[:2]))
+        if label and not another and ord(label[1]) == ord(letter[0]) + 1:
+            continue  # options in a row, such as the question said again
         found.append((end, letter + "".join(LETTER.findall(another[0]) if another else "")))
     if bare and bare[-1]:
         found.append((len(answer), bare[-1][1]))

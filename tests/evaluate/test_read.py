@@ -90,6 +90,7 @@ READ = [
     # an option as the line
     "C. Doxycycline",
     "C) Doxycycline",
+    "Answer: C. Doxycycline\n\nD. Vancomycin would not cover it.",
     "**C. Doxycycline**\n\nExplanation: the rash is typical. A. Amoxicillin would fail.",
     "C、多西环素",
     "C:多西环素<eoa>",
@@ -153,6 +154,8 @@ NONE = [
     "A: Amoxicillin; B: Azithromycin; C: Doxycycline; D: Vancomycin",
     "Options: A) Amoxicillin B) Azithromycin C) Doxycycline D) Vancomycin E) None",
     "下列说法正确的是A:甲;B:乙;C:丙;D:丁;E:戊。",
+    "说法正确的一项是：A:甲;B:乙;C:丙;D:丁。",
+    "The correct answers are:\nA. Amoxicillin\nB. Azithromycin\nC. Doxycycline",
     "- A ✘\n- B ✘\n- C ✔\n- D ✘",
     "None of the options fits.",
     "根据给出的选项，没有明确的答案。",
