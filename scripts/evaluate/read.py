@@ -111,7 +111,7 @@ def split_reasoning(text: str, opened: bool = False, marks: tuple[str, str] = TH
     ``marks``: the template's thought words. Tags are found whatever their case and blanks. Text without any mark is
     all answer. Where thoughts follow each other, the answer is the last text outside of them.
     """
-    start, end = (_mark(mark) for mark in marks)
+    start, end = (mark_pattern(mark) for mark in marks)
     pieces = end.split(text)
     if len(pieces) == 1 and not opened and not start.search(text):
         return Reasoning("", text.strip(), True)
@@ -122,7 +122,7 @@ def split_reasoning(text: str, opened: bool = False, marks: tuple[str, str] = TH
     return Reasoning("\n".join(thoughts).strip(), answer, closed)
 
 
-def _mark(mark: str) -> re.Pattern:
+def mark_pattern(mark: str) -> re.Pattern:
     """A pattern for a thought word: its case is free, and the blanks inside a tag. An empty word is never found."""
     return re.compile(r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", mark))) or r"(?!)", re.I)
 

@@ -62,8 +62,8 @@ def compare(
     """
     result: dict[str, Any] = {}
     for model, mine in scores.items():
-        means = _per_item(list(mine.values()), [item(key) for key in mine])
-        result[model] = {name: sum(means) / len(means) if means else None, "n": len(means), "ci95": share_ci(means)}
+        found = share(list(mine.values()), [item(key) for key in mine])
+        result[model] = {name: found["value"], "n": found["n"], "ci95": found["ci95"]}
     if {"base", "tuned"} <= scores.keys():
         keys = [key for key in scores["base"] if key in scores["tuned"]]
         base, tuned = ([scores[model][key] for key in keys] for model in ("base", "tuned"))
@@ -125,6 +125,12 @@ def difference_ci(differences: Sequence[float], bound: float = 1.0) -> list[floa
     Statistics in Medicine 33:2850) recommend.
     """
     return _widened([*differences, bound, -bound], -bound, bound) if len(differences) else None
+
+
+def share(scores: Sequence[float], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """Mean of (answers,) scores within [0, 1], item by item where ``items`` are given, with its 95% interval."""
+    means = _per_item(scores, range(len(scores)) if items is None else items)
+    return {"value": sum(means) / len(means) if means else None, "n": len(means), "ci95": share_ci(means)}
 
 
 def share_ci(values: Sequence[float]) -> list[float] | None:
