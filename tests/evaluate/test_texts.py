@@ -14,7 +14,8 @@ careful with nitrates. Could the right ventricle be involved? V4R would tell. Le
 Beta blockers are risky with a heart rate of 48. Aspirin and a P2Y12 inhibitor are given at once. The next step is
 primary PCI, since it can be done within 90 minutes. Fluids help the preload until then."""
 ZH = """好的，患者54岁，胸痛两小时，心电图Ⅱ、Ⅲ、aVF导联ST段抬高。
-这提示下壁心肌梗死，右冠状动脉（right coronary artery, RCA）可能闭塞。血压90/60 mmHg，要小心硝酸酯类药物。右心室是否受累？需要加做V4R导联。
+这提示下壁心肌梗死，右冠状动脉（right coronary artery, RCA）可能闭塞。
+血压90/60 mmHg，要小心硝酸酯类药物。右心室是否受累？需要加做V4R导联。
 再想想各个选项。心率48次/分，用β受体阻滞剂有风险。
 应立即给予阿司匹林和P2Y12受体抑制剂（如ticagrelor）。如果90分钟内可以完成，下一步是急诊PCI。在此之前补液有助于维持前负荷。"""
 LISTS = {
