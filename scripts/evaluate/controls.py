@@ -1,7 +1,7 @@
 """Negative controls: checks whose right outcome is known beforehand. Pure; scripts.evaluate runs them every time.
 
 Each returns ``{"name", "status", "detail", "n"}``: status ``passed``, ``failed`` (the evaluation is not to be trusted)
-or ``uninformative`` (too little was parsed or scored to tell; this is never a pass).
+or ``uninformative`` (too little was read or scored to tell; this is never a pass).
 """
 
 from __future__ import annotations
@@ -9,32 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scripts.evaluate.stats import paired_difference, permutation_band
+from scripts.evaluate.stats import ALPHA, paired, permutation_band
 
-MIN_SHARE = 0.5  # of items parsed or scored, below which a control says nothing
+MIN_SHARE = 0.5  # of items read or scored, below which a control says nothing
 MIN_ITEMS = 10
 
 
 def base_against_itself(
-    first: Sequence[float | None], second: Sequence[float | None], tolerance: float = 0.0, seed: int = 42
+    first: Sequence[float | None], second: Sequence[float | None], seed: int = 42
 ) -> dict[str, Any]:
-    """Two runs of the base model over the same items, in order: the paired interval must hold zero.
+    """Two runs of the base model over the same items, in order: the verdicts' own test must show no difference.
 
-    ``first``, ``second``: (items,) scores, e.g. 1/0 right or wrong, or nats per token; None where there was no answer
-    to read. Differences up to ``tolerance`` count as none: rounding of sums may differ between batches.
+    ``first``, ``second``: (items,) 1 right or 0 wrong; None, which is wrong too, where no letter was read.
     """
     name = "base_against_itself"
     if len(first) != len(second):
         return _outcome(name, False, f"{len(first)} items in one run, {len(second)} in the other", 0)
-    changes = [b - a for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    if thin := _too_few(name, len(changes), len(first)):
+    read = min(sum(score is not None for score in run) for run in (first, second))
+    if thin := _too_few(name, read, len(first)):
         return thin
-    changes = [change if abs(change) > tolerance else 0.0 for change in changes]
-    found = paired_difference([0.0] * len(changes), changes, seed=seed)
-    low, high = found["ci95"]
-    differ = f"{sum(map(bool, changes))} of {len(changes)} items differ"
-    detail = f"difference {found['value']:.4g} [{low:.4g}, {high:.4g}]; {differ}"
-    return _outcome(name, low <= 0 <= high, detail, len(changes))
+    found = paired([score or 0.0 for score in first], [score or 0.0 for score in second], seed=seed)
+    differ = f"{found['gained'] + found['lost']} of {found['n']} items differ"
+    detail = f"{differ}: {found['gained']} gained, {found['lost']} lost, p = {found['p']:.2g}"
+    return _outcome(name, found["p"] >= ALPHA, detail, found["n"])
 
 
 def judge_says_first(outcomes: Sequence[str]) -> dict[str, Any]:
@@ -50,16 +47,14 @@ def judge_says_first(outcomes: Sequence[str]) -> dict[str, Any]:
 
 
 def shuffled_answers(
-    choices: Sequence[str | None],
-    keys: Sequence[str],
-    score: Callable[[str | None, str], float] = lambda choice, key: float(choice == key),
-    seed: int = 42,
+    choices: Sequence[str | None], keys: Sequence[str], score: Callable[[str | None, str], float], seed: int = 42
 ) -> dict[str, Any]:
     """Deal the answers to other items and score them as the evaluation does: accuracy must fall to what chance gives.
 
-    ``choices``: (items,) letters read, None where unparsed; ``keys``: (items,) right letters; ``score(choice, key)``:
-    the evaluation's own scorer. The 99.9% band comes from plain equality of letters, so a scorer that knows more than
-    the letter, or is kinder, falls out of it. Uninformative where only one letter is chosen or right.
+    ``choices``: (items,) letters, None where none or several were read; ``keys``: (items,) right letters;
+    ``score(choice, key)``: the evaluation's own scorer. The 99.9% band comes from plain equality of letters, so a
+    scorer that knows more than the letter, or is kinder, falls out of it. Uninformative where only one letter is chosen
+    or right.
     """
     import numpy as np
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import UserError, read_jsonl
-from scripts.evaluate.read import in_language, split_reasoning
+from scripts.evaluate.texts import in_language
 
 SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bDr)(?<!\bvs)[.!?]+[\"'”’)]*(?=\s|$)|[。！？]+[”’」）]*|\n+")
 LIST_MARK = re.compile(r"^\s*(?:[-*•#>]+|\d+\s*[.)、．])\s*", re.M)
@@ -125,9 +125,8 @@ def check(constraint: dict[str, Any], answer: str) -> bool:
         raise UserError(f"constraint {constraint}: {error}") from error
 
 
-def score(record: dict[str, Any], text: str, prompt_opened: bool = False) -> dict[str, Any]:
-    """{"strict": all constraints followed, "constraints": [bool, …]} for a model's whole output."""
-    answer = split_reasoning(text, prompt_opened).answer
+def score(record: dict[str, Any], answer: str) -> dict[str, Any]:
+    """{"strict": all constraints followed, "constraints": [bool, …]} for an answer without its reasoning."""
     followed = [check(constraint, answer) for constraint in record["constraints"]]
     return {"strict": all(followed), "constraints": followed}
 

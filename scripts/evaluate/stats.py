@@ -1,15 +1,162 @@
-"""Intervals, tests and corrections for paired results, from scipy and statsmodels; imported by scripts.evaluate.
+"""Exact paired tests, honest intervals and verdicts over whole tables, from scipy and statsmodels.
+
+A verdict comes from an exact test of pairs: McNemar's for shares, sign flips of the items' differences for everything
+else, corrected by Holm over all rows of the same table. Intervals are shown beside it and judge nothing. Where items
+were answered several times (seeds), the item is the unit: its scores are averaged first.
 
 Every function is deterministic: the same input and ``seed`` give the same numbers. An estimate is a dict
-``{"value", "n", "ci95"}``: ``n`` counts records or items, ``ci95`` is ``[low, high]``, None where there is too little.
+``{"value", "n", "ci95"}``: ``n`` counts records or items, ``ci95`` is ``[low, high]``, None where nothing can be said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 RESAMPLES = 9999
+ALPHA = 0.05
+ENOUGH = 20  # records or items, below which a table says "too few"
+Z = 1.959964  # the normal distribution's 97.5% point
+
+
+def verdict(p_holm: float | None, n: int, value: float | None, better: int = 1) -> str:
+    """gain, loss, no difference shown, or too few (under 20 items, or no test). ``better``: an improvement's sign."""
+    if n < ENOUGH or p_holm is None or value is None:
+        return "too few"
+    if p_holm >= ALPHA or value == 0:
+        return "no difference shown"
+    return "gain" if value * better > 0 else "loss"
+
+
+def judge_table(rows: Iterable[dict[str, Any]]) -> None:
+    """Add ``p_holm`` and ``verdict`` to the differences of one table: {"value", "n", "p"}, and "better" (-1 or 1).
+
+    Holm's correction is over all rows that have a p, those with too few items included: give it the whole table.
+    """
+    rows = list(rows)
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
+    for row in rows:
+        row.setdefault("p_holm", None)
+        row["verdict"] = verdict(row["p_holm"], row["n"], row["value"], row.get("better", 1))
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values in the order given; compare them with 0.05."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(pvalues, method="holm")[1]] if len(pvalues) else []
+
+
+def compare(
+    scores: Mapping[str, Mapping[Hashable, float]],
+    name: str = "acc",
+    item: Callable[[Any], Hashable] = lambda key: key,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """Each model's share of right answers, and the difference tuned - base over the answers that both have.
+
+    ``scores``: model → answer's key → 0/1. ``item(key)``: the item that was answered, where seeds answer one several
+    times. Returns model → ``{name, "n" (items), "ci95"}``, and ``difference`` as ``paired`` gives it.
+    """
+    result: dict[str, Any] = {}
+    for model, mine in scores.items():
+        found = share(list(mine.values()), [item(key) for key in mine])
+        result[model] = {name: found["value"], "n": found["n"], "ci95": found["ci95"]}
+    if {"base", "tuned"} <= scores.keys():
+        keys = [key for key in scores["base"] if key in scores["tuned"]]
+        base, tuned = ([scores[model][key] for key in keys] for model in ("base", "tuned"))
+        result["difference"] = paired(base, tuned, [item(key) for key in keys], seed=seed)
+    return result
+
+
+def paired(
+    base: Sequence[float],
+    tuned: Sequence[float],
+    items: Sequence[Hashable] | None = None,
+    bound: float = 1.0,
+    seed: int = 42,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Mean of tuned - base over items, with interval, exact two-sided p, and items gained and lost.
+
+    ``base``, ``tuned``: (answers,) scores in the same order. ``items``: (answers,) item ids where an item was answered
+    several times; without, each answer is its own. ``bound``: no item's difference can be larger than this.
+    """
+    if not len(base) == len(tuned) == len(base if items is None else items):
+        raise ValueError(f"paired scores differ in length: {len(base)} and {len(tuned)}")
+    each = [float(after) - float(before) for before, after in zip(base, tuned, strict=True)]
+    differences = _per_item(each, range(len(each)) if items is None else items)
+    n = len(differences)
+    return {
+        "value": sum(differences) / n if n else None,
+        "n": n,
+        "ci95": difference_ci(differences, bound),
+        "p": sign_flip_p(differences, seed, resamples) if n else None,
+        "gained": sum(difference > 0 for difference in differences),
+        "lost": sum(difference < 0 for difference in differences),
+    }
+
+
+def sign_flip_p(differences: Sequence[float], seed: int = 42, resamples: int = RESAMPLES) -> float:
+    """Two-sided p that (items,) differences are as often for as against: all sign flips, or ``resamples`` random ones.
+
+    Differences of 0 say nothing. Where the others are all of one size this is McNemar's exact test.
+    """
+    import numpy as np
+    from scipy.stats import binomtest, permutation_test
+
+    moved = np.array([difference for difference in differences if difference], dtype=float)
+    if not len(moved):
+        return 1.0
+    if np.ptp(np.abs(moved)) < 1e-12:
+        return float(binomtest(int((moved > 0).sum()), len(moved)).pvalue)
+    options = {"permutation_type": "samples", "vectorized": True, "batch": 500, "n_resamples": resamples}
+    found = permutation_test((moved,), lambda x, axis=-1: x.sum(axis), **options, rng=np.random.default_rng(seed))
+    return float(found.pvalue)
+
+
+def difference_ci(differences: Sequence[float], bound: float = 1.0) -> list[float] | None:
+    """95% interval of the mean of (items,) paired differences within ±``bound``: one item won and one lost are added.
+
+    Without them, items that all agree would give [0, 0]. For 0/1 scores this is Bonett and Price's adjusted Wald
+    interval (2012, Journal of Educational and Behavioral Statistics 37:479), which Fagerland, Lydersen and Laake (2014,
+    Statistics in Medicine 33:2850) recommend.
+    """
+    return _widened([*differences, bound, -bound], -bound, bound) if len(differences) else None
+
+
+def share(scores: Sequence[float], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """Mean of (answers,) scores within [0, 1], item by item where ``items`` are given, with its 95% interval."""
+    means = _per_item(scores, range(len(scores)) if items is None else items)
+    return {"value": sum(means) / len(means) if means else None, "n": len(means), "ci95": share_ci(means)}
+
+
+def share_ci(values: Sequence[float]) -> list[float] | None:
+    """95% interval of the mean of (items,) scores within [0, 1]: Wilson's for 0/1 scores.
+
+    Where items were answered several times: two items right and two wrong are added, as Agresti and Coull (1998) do.
+    """
+    if all(value in (0, 1) for value in values):
+        return proportion_ci(int(sum(values)), len(values))
+    return _widened([*values, 0, 0, 1, 1], 0.0, 1.0)
+
+
+def _widened(values: Sequence[float], low: float, high: float) -> list[float]:
+    import numpy as np
+
+    half = Z * float(np.std(values)) / len(values) ** 0.5
+    mean = float(np.mean(values))
+    return [max(low, mean - half), min(high, mean + half)]
+
+
+def _per_item(scores: Sequence[float], items: Iterable[Hashable]) -> list[float]:
+    """The mean score of each item, in the order in which items first come."""
+    by_item: dict[Hashable, list[float]] = {}
+    for score, name in zip(scores, items, strict=True):
+        by_item.setdefault(name, []).append(float(score))
+    return [sum(mine) / len(mine) for mine in by_item.values()]
 
 
 def proportion_ci(k: int, n: int) -> list[float] | None:
@@ -22,70 +169,76 @@ def proportion_ci(k: int, n: int) -> list[float] | None:
     return [float(interval.low), float(interval.high)]
 
 
-def bootstrap_ppl(
-    nll: Sequence[float],
-    tokens: Sequence[int],
-    tuned_nll: Sequence[float] | None = None,
-    tuned_tokens: Sequence[int] | None = None,
-    seed: int = 42,
-) -> dict[str, Any]:
-    """Perplexity exp(sum nll / sum tokens), or with the tuned model's columns the paired difference tuned - base.
+def compare_nats(columns: Mapping[str, tuple[Sequence[float], Sequence[int]]], seed: int = 42) -> dict[str, Any]:
+    """Each model's perplexity, and the difference tuned - base in nats per token; negative is better.
 
-    ``nll``: (records,) sums of -log p in nats; ``tokens``: (records,) counts. Whole records are drawn, for both
-    models the same ones. Value None where no tokens are, interval None for fewer than two records.
+    ``columns``: model → (records,) sums of -log p in nats and (records,) token counts, the same records in the same
+    order. Returns model → ``{"nats", "ppl", "n", "ci95" (of ppl), "tokens"}``, and ``difference`` →
+    ``{"value", "n", "ci95", "p", "ratio"}``: ``ratio`` is tuned's perplexity over base's. p comes from sign flips of
+    the records' nats; intervals from a bootstrap of whole records, both models together.
+    """
+    import math
+
+    result: dict[str, Any] = {}
+    for model, (nll, tokens) in columns.items():
+        found = _nats_per_token([nll, tokens], seed)
+        known = found["value"] is not None
+        result[model] = {"nats": found["value"], "ppl": math.exp(found["value"]) if known else None, "n": found["n"]}
+        interval = found["ci95"] and [math.exp(end) for end in found["ci95"]]
+        result[model] |= {"ci95": interval, "tokens": sum(tokens)}
+    if {"base", "tuned"} <= columns.keys():
+        (base, base_tokens), (tuned, tuned_tokens) = columns["base"], columns["tuned"]
+        found = _nats_per_token([base, base_tokens, tuned, tuned_tokens], seed)
+        known = found["value"] is not None
+        found["p"] = (
+            sign_flip_p([after - before for before, after in zip(base, tuned, strict=True)], seed) if known else None
+        )
+        result["difference"] = found | {"ratio": math.exp(found["value"]) if known else None}
+    return result
+
+
+def _nats_per_token(columns: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
+    """Of (nats, tokens) of one model, or of base then tuned: the mean, or the difference of means, with an interval."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    arrays = [np.asarray(column, dtype=float) for column in columns]
+
+    def statistic(*drawn: Any, axis: int = -1) -> Any:
+        means = [drawn[i].sum(axis) / drawn[i + 1].sum(axis) for i in range(0, len(drawn), 2)]
+        return means[0] if len(means) == 1 else means[1] - means[0]
+
+    result: dict[str, Any] = {"value": None, "n": len(arrays[0]), "ci95": None}
+    if all(tokens.sum() for tokens in arrays[1::2]):
+        result["value"] = float(statistic(*arrays))
+    if result["value"] is not None and result["n"] > 1:
+        options = {"paired": True, "vectorized": True, "method": "percentile", "batch": 500, "n_resamples": RESAMPLES}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = bootstrap(arrays, statistic, **options, rng=np.random.default_rng(seed)).confidence_interval
+        if found.low < found.high:  # otherwise the records show no spread, and an interval would pretend certainty
+            result["ci95"] = [float(found.low), float(found.high)]
+    return result
+
+
+def smallest_visible_difference(n: int, changed: float = 0.2, power: float = 0.8, rows: int = 1) -> float:
+    """The smallest difference of two shares that McNemar's exact test shows in ``power`` of runs with ``n`` items.
+
+    ``changed``: the share of items that only one of the models gets, an assumption: give your own where a run on a
+    development set has shown it (gained + lost). ``rows``: of the table; Holm's first step divides alpha by it.
+    1.0 where nothing short of everything would show.
     """
     import numpy as np
+    from scipy.stats import binom
 
-    columns = [nll, tokens] if tuned_nll is None else [nll, tokens, tuned_nll, tuned_tokens]
+    moved = np.arange(n + 1)  # items that changed
+    least = binom.isf(ALPHA / rows / 2, moved, 0.5) + 1  # gained among them, from where on it is significant
 
-    def ppl(*sums: Any, axis: int = -1) -> Any:
-        found = [np.exp(sums[i].sum(axis) / sums[i + 1].sum(axis)) for i in range(0, len(sums), 2)]
-        return found[0] if len(found) == 1 else found[1] - found[0]
+    def shown(difference: float) -> float:
+        share = max(changed, difference)
+        gained = (1 + difference / share) / 2
+        return float((binom.pmf(moved, n, share) * binom.sf(least - 1, moved, gained)).sum())
 
-    if any(sum(counts) == 0 for counts in columns[1::2]):
-        return {"value": None, "n": len(nll), "ci95": None}
-    return _bootstrap(columns, ppl, seed)[0]
-
-
-def paired_difference(
-    base: Sequence[float], tuned: Sequence[float], clusters: Sequence[Hashable] | None = None, seed: int = 42
-) -> dict[str, Any]:
-    """Mean of tuned - base with interval and two-sided p; whole clusters are drawn.
-
-    ``base``, ``tuned``: (answers,) scores in the same order, e.g. 0/1. ``clusters``: (answers,) item ids where an item
-    was answered several times (seeds); without, each answer is its own. ``n`` counts clusters.
-    """
-    import numpy as np
-
-    if not len(base) == len(tuned) == len(base if clusters is None else clusters):
-        raise ValueError(f"paired scores differ in length: {len(base)} and {len(tuned)}")
-    difference = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
-    if not len(difference):
-        return {"value": None, "n": 0, "ci95": None, "p": None}
-    names = range(len(difference)) if clusters is None else clusters
-    at = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    place = np.fromiter((at[name] for name in names), dtype=int)
-    columns = [np.bincount(place, difference), np.bincount(place)]
-    estimate, drawn = _bootstrap(columns, lambda total, count, axis=-1: total.sum(axis) / count.sum(axis), seed)
-    tail = 1.0 if drawn is None else (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))
-    return estimate | {"p": float(min(1.0, 2 * tail))}
-
-
-def mcnemar_exact(base: Sequence[bool], tuned: Sequence[bool]) -> dict[str, Any]:
-    """Exact McNemar test of two (items,) sequences of right/wrong: items only tuned got, only base got, and p."""
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    table = [[0, 0], [0, 0]]
-    for before, after in zip(base, tuned, strict=True):
-        table[bool(before)][bool(after)] += 1
-    return {"gained": table[0][1], "lost": table[1][0], "p": min(1.0, float(mcnemar(table, exact=True).pvalue))}
-
-
-def holm(pvalues: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values in the order given; compare them with 0.05."""
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(pvalues, method="holm")[1]] if len(pvalues) else []
+    return next((step / 1000 for step in range(1, 1000) if shown(step / 1000) >= power), 1.0)
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> dict[str, Any]:
@@ -124,61 +277,3 @@ def permutation_band(
     low, high = np.quantile(np.concatenate(hits), [(1 - share) / 2, (1 + share) / 2])
     mean = sum(float((chosen == code).mean() * (key == code).mean()) for code in codes.values())
     return {"mean": mean, "low": float(low), "high": float(high), "n": len(key)}
-
-
-def is_gain(ci95: Sequence[float] | None, p: float | None = None, better: int = 1) -> bool:
-    """Whether a difference may be called a gain: its interval lies beyond zero on the ``better`` side (+1 or -1).
-
-    Where a (Holm-adjusted) ``p`` is given it must be below 0.05 too: a bootstrap of few items is too narrow.
-    """
-    if not ci95 or (p is not None and p >= 0.05):
-        return False
-    return ci95[0] > 0 if better > 0 else ci95[1] < 0
-
-
-def compare(
-    scores: Mapping[str, Mapping[Hashable, float]],
-    name: str = "acc",
-    item: Callable[[Any], Hashable] = lambda key: key,
-    seed: int = 42,
-) -> dict[str, Any]:
-    """Each model's share of right answers, and the difference tuned - base over the answers that both have.
-
-    ``scores``: model → answer's key → 0/1. ``item(key)``: the item that was answered, where seeds answer one several
-    times. Returns model → ``{name, "n" (items), "ci95"}``; ``difference`` also has p (exact McNemar where each item was
-    answered once, else from the clustered bootstrap) and ``gain``.
-    """
-    result: dict[str, Any] = {}
-    for model, mine in scores.items():
-        right, items = list(mine.values()), [item(key) for key in mine]
-        n = len(set(items))
-        if n == len(items):
-            interval = proportion_ci(int(sum(right)), n)
-        else:
-            interval = paired_difference([0] * len(right), right, items, seed)["ci95"]
-        result[model] = {name: sum(right) / len(right) if right else None, "n": n, "ci95": interval}
-    if {"base", "tuned"} <= scores.keys():
-        keys = [key for key in scores["base"] if key in scores["tuned"]]
-        base, tuned = ([scores[model][key] for key in keys] for model in ("base", "tuned"))
-        items = [item(key) for key in keys]
-        difference = paired_difference(base, tuned, items, seed)
-        if len(set(items)) == len(items):
-            difference |= mcnemar_exact(base, tuned)
-        result["difference"] = difference | {"gain": is_gain(difference["ci95"], difference["p"])}
-    return result
-
-
-def _bootstrap(columns: Sequence[Any], statistic: Any, seed: int) -> tuple[dict[str, Any], Any]:
-    """Estimate with a percentile interval, and the statistic's bootstrap distribution (resamples,) or None."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    data = [np.asarray(column, dtype=float) for column in columns]
-    value, n = float(statistic(*data)), len(data[0])
-    if n < 2:
-        return {"value": value, "n": n, "ci95": None}, None
-    options = {"paired": True, "vectorized": True, "method": "percentile", "batch": 500, "n_resamples": RESAMPLES}
-    with np.errstate(invalid="ignore"):
-        found = bootstrap(data, statistic, **options, rng=np.random.default_rng(seed))
-    interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
-    return {"value": value, "n": n, "ci95": interval}, found.bootstrap_distribution

@@ -97,11 +97,11 @@ def test_an_empty_answer_follows_nothing(constraint: dict) -> None:
     assert not check(constraint, " \n")
 
 
-def test_the_answer_is_read_not_the_reasoning() -> None:
+def test_all_constraints_must_hold() -> None:
     record = {"constraints": [{"type": "include", "words": ["iron"]}, {"type": "count", "unit": "words", "max": 4}]}
-    assert score(record, "<think>\niron?\n</think>\n\nEat red meat.") == {"strict": False, "constraints": [False, True]}
-    assert score(record, "a long thought about it\n</think>\n\nEat iron.", prompt_opened=True)["strict"]
-    assert score(record, "iron", prompt_opened=True) == {"strict": False, "constraints": [False, False]}
+    assert score(record, "Eat iron.") == {"strict": True, "constraints": [True, True]}
+    assert score(record, "Eat red meat.") == {"strict": False, "constraints": [False, True]}
+    assert score(record, "") == {"strict": False, "constraints": [False, False]}
 
 
 @pytest.mark.parametrize(("lang", "name"), [("en", "instructions_en.jsonl"), ("zh", "instructions_zh.jsonl")])

@@ -1,0 +1,277 @@
+"""What accuracy does not show: each measure on texts that have it and on texts that only look so."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from scripts.evaluate import texts
+
+EN = """Okay, so this man is 54 and has crushing chest pain for two hours. The ECG shows ST elevation in II and aVF.
+That points to the inferior wall, and the right coronary artery feeds it. Blood pressure is 90/60, so I should be
+careful with nitrates. Could the right ventricle be involved? V4R would tell. Let me think about the options again.
+Beta blockers are risky with a heart rate of 48. Aspirin and a P2Y12 inhibitor are given at once. The next step is
+primary PCI, since it can be done within 90 minutes. Fluids help the preload until then."""
+ZH = """好的，患者54岁，胸痛两小时，心电图Ⅱ、Ⅲ、aVF导联ST段抬高。
+这提示下壁心肌梗死，右冠状动脉（right coronary artery, RCA）可能闭塞。
+血压90/60 mmHg，要小心硝酸酯类药物。右心室是否受累？需要加做V4R导联。
+再想想各个选项。心率48次/分，用β受体阻滞剂有风险。
+应立即给予阿司匹林和P2Y12受体抑制剂（如ticagrelor）。如果90分钟内可以完成，下一步是急诊PCI。在此之前补液有助于维持前负荷。"""
+LISTS = {
+    "doses": "\n".join(
+        f"{i}. {name}: {dose} mg twice a day"
+        for i, (name, dose) in enumerate(
+            [("Amoxicillin", 500), ("Doxycycline", 100), ("Cefuroxime", 250), ("Linezolid", 600), ("Rifampicin", 300)],
+            1,
+        )
+    ),
+    "vitals": "| 时间 | 血压 | 心率 |\n|---|---|---|\n| 8点 | 120/80 | 72 |\n| 9点 | 118/76 | 75 |",
+    "formulas": "BMI = 80 / 1.75² = 26.1\nBSA = √(80 × 175 / 3600) = 1.97\nCrCl = (140 − 54) × 80 / (72 × 1.1) = 86.9",
+    "twice": f"{ZH}\n{ZH}",
+    "conclusion said three times": f"{EN}\nSo it is C. The answer is C.\n\nAnswer: C",
+    "short": "C",
+    "empty": "",
+}
+SENTENCES = {"en": EN.replace("\n", " ").split(". "), "zh": ZH.replace("\n", "").split("。")}
+ENDS = {"en": ". ", "zh": "。"}
+
+
+def loops() -> list[tuple[str, str]]:
+    """Texts that go astray after a few sentences: a word, a sentence or some of them again and again."""
+    rng = random.Random(0)
+    found = []
+    for lang, sentences in SENTENCES.items():
+        for start in range(2, len(sentences) - 3):
+            head = ENDS[lang].join(sentences[:start])
+            for size in (1, 2, 3):
+                said = ENDS[lang].join(sentences[start : start + size]) + ENDS[lang]
+                times = rng.randint(4, 30)
+                found.append((f"{lang} {size} sentences", head + said * times))
+                found.append((f"{lang} {size} cut off", (head + said * (times + 1))[: -len(said) // 2]))
+                found.append((f"{lang} {size} numbered", head + "".join(f"\n{i}. {said}" for i in range(times))))
+            word = sentences[start][:6]
+            found.append((f"{lang} word", head + word * 40))
+            found.append((f"{lang} word, varied", head + "".join(word + rng.choice(",;.!\n ") for _ in range(60))))
+            found.append((f"{lang} character", head + rng.choice(".-是a…") * 200))
+    return found
+
+
+def mixtures() -> list[tuple[str, str]]:
+    """Texts with one sentence of the other language, going on in it, or with its words among their own."""
+    rng = random.Random(0)
+    found = []
+    for lang, other in (("en", "zh"), ("zh", "en")):
+        mine, theirs = SENTENCES[lang], SENTENCES[other]
+        for i in range(1, len(mine)):
+            whole = [sentence for sentence in theirs if len(sentence) > 20]
+            inside = [*mine[:i], rng.choice(whole), *mine[i:]]
+            found.append((f"{lang}, one sentence {other}", ENDS[lang].join(inside)))
+            found.append((f"{lang}, then {other}", ENDS[lang].join(mine[:i]) + "\n" + ENDS[other].join(theirs[:4])))
+    words = EN.split()
+    for share in (5, 8, 12):
+        found.append(("en, words zh", " ".join("患者" if i % share == 0 else word for i, word in enumerate(words))))
+        found.append(
+            ("zh, words en", "".join("patient" if i % (2 * share) == 0 else sign for i, sign in enumerate(ZH)))
+        )
+    found += [
+        ("en, then a third", EN + " Это инфаркт миокарда."),
+        ("zh, a third inside", ZH + "これはしんぞうの病気です。"),
+    ]
+    return found
+
+
+@pytest.mark.parametrize("text", [EN, ZH, *LISTS.values()], ids=["en", "zh", *LISTS])
+def test_ordinary_texts_neither_loop_nor_mix(text: str) -> None:
+    assert not texts.repeats_endlessly(text)
+    assert not texts.mixes_languages(text)
+
+
+def test_planted_loops_are_found() -> None:
+    missed = [name for name, text in loops() if not texts.repeats_endlessly(text)]
+    assert len(loops()) > 100
+    assert len(missed) <= 0.02 * len(loops()), missed
+
+
+def test_planted_mixtures_are_found() -> None:
+    missed = [name for name, text in mixtures() if not texts.mixes_languages(text)]
+    assert len(mixtures()) > 30
+    assert len(missed) <= 0.05 * len(mixtures()), missed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "诊断为系统性红斑狼疮（systemic lupus erythematosus），查ANA、anti-dsDNA，用prednisone 1 mg/kg/d。" + ZH,
+        "发表于《The New England Journal of Medicine》的研究显示有效。" + ZH,
+        '{"analysis": "患者血压升高，心率加快。", "answer": "C"}',
+        "故选C。<eoa>",
+        "根据公式 $\\text{CrCl} = \\frac{(140 - age) \\times weight}{72}$，结果为86.9。" + ZH,
+        EN + " In Chinese medicine this is called chest impediment (胸痹).",
+        "答案：ABCD",
+    ],
+)
+def test_terms_titles_and_formulas_are_no_mixture(text: str) -> None:
+    assert not texts.mixes_languages(text)
+
+
+def test_a_loop_of_a_hundred_thousand_characters_takes_no_time() -> None:
+    assert texts.repeats_endlessly(ZH + "患者可能需要进一步检查。" * 10_000)
+    assert not texts.repeats_endlessly("".join(random.Random(0).choices("abcdefghij klmnop", k=100_000)))
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "thinks", "want"),
+    [
+        ("<think>\na\n</think>\n\nTake rest.", "en", True, []),
+        ("< THINK >a</ think >Take rest.", "en", True, []),
+        ("Take rest.", "en", True, ["no_reasoning"]),
+        ("Take rest.", "en", False, []),
+        ("<think>\na", "en", True, ["unclosed_reasoning", "no_answer"]),
+        ("<think>\na\n</think>\n", "en", True, ["no_answer"]),
+        ("<think>\na\n</think>\n\nb\n</think>\n\nTake rest.", "en", True, ["repeated_tag"]),
+        ("<think>\na\n</think>\n\nTake rest.<｜User｜>", "en", True, ["special_token"]),
+        ("<think>\na\n</think>\n\nTake rest.<|im_end|>", "en", True, ["special_token"]),
+        ("<think>\na\n</think>\n\nTake rest.<|role_end|>", "en", True, ["special_token"]),
+        ("<think>\na\n</think>\n\nTake rest.</s>", "en", True, ["special_token"]),
+        ("<think>\na\n</think>\n\nA <b>pressure</b> below 90 and p<|d|.", "en", True, []),
+        ("<think>\na\n</think>\n\nTake rest.", "zh", True, ["answer_language"]),
+        ("<think>\na\n</think>\n\n多休息。", "en", True, ["answer_language"]),
+        ("<think>\na\n</think>\n\n多休息，可用 aspirin。", "zh", True, []),
+        ("<think>\na\n</think>\n\nC", "zh", True, []),
+    ],
+)
+def test_format_problems(text: str, lang: str, thinks: bool, want: list[str]) -> None:
+    assert texts.format_problems({"text": text}, lang, thinks=thinks) == want
+
+
+def test_a_thought_that_was_closed_for_the_model_is_not_well_formed() -> None:
+    output = {"text": "a thought\n</think>\n\nTake rest.", "opened": True, "forced": True}
+    assert texts.format_problems(output, "en") == ["unclosed_reasoning"]
+
+
+def test_thoughts_are_found_by_the_template_s_own_words() -> None:
+    output = {"text": "a thought[end]Take rest.", "opened": True}
+    assert texts.format_problems(output, "en", ("[start]", "[end]")) == []
+    assert texts.format_problems(output, "en") == ["unclosed_reasoning", "no_answer"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "want"),
+    [
+        ("Bonjour", "fr", True),
+        ("Bonjour à tous", "zh", False),
+        ("C", "zh", True),
+        ("", "en", True),
+        ("是 yes", "zh", True),
+    ],
+)
+def test_in_language(text: str, lang: str, want: bool) -> None:
+    assert texts.in_language(text, lang) == want
+
+
+ROW = {
+    "id": "q1",
+    "lang": "en",
+    "question": "Which drug?",
+    "options": {"A": "Amoxicillin", "B": "Doxycycline", "C": "Vancomycin", "D": "Amoxicillin-clavulanate", "E": ""},
+    "answer_idx": "B",
+}
+
+
+def described(text: str, **about: object) -> dict:
+    return texts.describe(ROW, {"text": text, "opened": True, "forced": False} | about)
+
+
+@pytest.mark.parametrize(
+    ("thought", "answer", "want"),
+    [
+        ("Ticks carry it. So the answer is B.", "Answer: B", "agree"),
+        ("Ticks carry it. So the answer is B.", "Answer: C", "disagree"),
+        ("Ticks carry it. Hmm, doxycycline then.", "Answer: B", "agree"),
+        ("Amoxicillin is an option. It should be doxycycline. That fits the rash.", "Answer: C", "disagree"),
+        ("So it is amoxicillin-clavulanate.", "Answer: D", "agree"),
+        ("So it is amoxicillin-clavulanate.", "Answer: A", "disagree"),
+        ("Doxycycline or vancomycin, hard to say.", "Answer: B", "unclear"),
+        ("It is not doxycycline.", "Answer: B", "unclear"),
+        ("The answer is B. Wait, that is wrong.", "Answer: B", "unclear"),
+        ("Ticks carry it.", "Answer: B", "unclear"),
+        ("So the answer is B.", "I do not know.", "unclear"),
+        ("So the answer is B.", "Answer: B and C", "unclear"),
+        ("The answer is C. " + "But ticks carry it, so think again about this. " * 20, "Answer: C", "unclear"),
+    ],
+)
+def test_whether_the_thought_agrees_with_the_answer(thought: str, answer: str, want: str) -> None:
+    assert described(f"{thought}\n</think>\n\n{answer}")["thought_agrees"] == want
+
+
+def test_the_measures_of_one_text() -> None:
+    good = described(f"{EN} So it is B.\n</think>\n\nAnswer: B")
+    assert good == {
+        "item": "q1",
+        "repeats_endlessly": False,
+        "mixed_language": False,
+        "thought_closed": True,
+        "empty_thought": False,
+        "thought_agrees": "agree",
+        "answer_in_language": True,
+    }
+    assert described(EN + " Wait." * 100)["repeats_endlessly"]
+    assert described(f"{EN} {'Wait. ' * 100}\n</think>\n\nAnswer: B", forced=True)["repeats_endlessly"]
+    assert described(f"{ZH}\n</think>\n\n{EN}")["mixed_language"]
+    assert not described(EN)["thought_closed"]
+    assert not described(f"{EN}\n</think>\n\nAnswer: B", forced=True)["thought_closed"]
+    assert described("\n</think>\n\nAnswer: B")["empty_thought"]
+    assert described(f"a\n</think>\n\n{ZH}")["answer_in_language"] is False
+
+
+def test_a_text_without_a_thought_says_nothing_about_thoughts() -> None:
+    found = described("Answer: B", opened=False)
+    assert [name for name, value in found.items() if value is None] == [
+        "thought_closed",
+        "empty_thought",
+        "thought_agrees",
+    ]
+    shown = texts.shares([found])
+    assert shown["thought_closed"] == {"value": None, "n": 0, "ci95": None}
+    assert shown["answer_in_language"]["value"] == 1.0
+
+
+def test_shares_count_items_not_seeds() -> None:
+    answers = [
+        described("So it is B.\n</think>\n\nAnswer: B"),
+        described("So it is B.\n</think>\n\nAnswer: C"),
+        described("So it is B."),
+    ]
+    shown = texts.shares(answers)
+    assert shown["thought_closed"]["value"] == pytest.approx(2 / 3)
+    assert shown["thought_closed"]["n"] == 1
+    assert [shown[f"thought_{name}"]["value"] for name in ("agree", "disagree", "unclear")] == pytest.approx(
+        [1 / 3] * 3
+    )
+    assert texts.shares([])["mixed_language"] == {"value": None, "n": 0, "ci95": None}
+
+
+def test_rotated_options_keep_their_texts_and_the_key() -> None:
+    for k in range(6):
+        turned = texts.rotate_options(ROW, k)
+        assert turned["options"][turned["answer_idx"]] == "Doxycycline"
+        assert sorted(turned["options"].values()) == sorted(ROW["options"].values())
+        assert list(turned["options"]) == list("ABCDE")
+        assert turned["options"]["E"] == ""
+        assert (turned == ROW) == (k % 4 == 0)
+    assert texts.rotate_options(ROW, 1)["options"]["C"] == "Doxycycline"
+    assert ROW["answer_idx"] == "B"
+
+
+def answered(item: dict, name: str, letter: str | None) -> dict:
+    return {**item, "id": name, "seed": 1, "outputs": {"64": {"letter": "A"}, "256": {"letter": letter}}}
+
+
+def test_stays_follows_the_text_not_the_letter() -> None:
+    turned = texts.rotate_options(ROW, 1)
+    rows = [answered(ROW, "text", "B"), answered(ROW, "letter", "B"), answered(ROW, "unread", "B")]
+    rows += [answered(turned, "text", "C"), answered(turned, "letter", "B"), answered(turned, "unread", None)]
+    found = texts.stays([*rows, answered(ROW, "asked once", "B")])
+    assert (found["value"], found["n"], found["unread"]) == (pytest.approx(1 / 3), 3, pytest.approx(1 / 3))
+    assert texts.stays([]) == {"value": None, "n": 0, "ci95": None, "unread": None}
