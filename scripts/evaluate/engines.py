@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +105,7 @@ class LocalEngine:
         chosen = []
         for prompt, options in zip(prompts, choices, strict=True):
             ids = [self.loaded.tokenizer(prompt + option, add_special_tokens=False)["input_ids"] for option in options]
-            head = len(os.path.commonprefix(ids))  # of lists too: the prompt, and a blank that all choices begin with
+            head = shared_length(ids)  # the prompt, and perhaps a blank that all choices begin with
             scores = self._first_token_scores(ids, head) or [self._likelihood(row, head) for row in ids]
             chosen.append(options[scores.index(max(scores))])
         return chosen
@@ -131,6 +130,12 @@ class LocalEngine:
             tokens = torch.tensor([ids], device=self.loaded.model.device)
             logits = self.loaded.model(tokens, logits_to_keep=len(ids) - head + 1).logits[0, :-1].float()
         return float(logits.log_softmax(-1).gather(-1, tokens[0, head:, None]).sum())
+
+
+def shared_length(rows: list[list[int]]) -> int:
+    """How many tokens at their beginning all rows share."""
+    shortest = min(len(row) for row in rows)
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
 
 
 def picker(sampling: dict[str, float], seeds: Sequence[int], limit: int, device: Any) -> Callable[..., Any]:
@@ -168,8 +173,8 @@ class LoadedModel:
         self.tokenizer = self.form.tokenizer
         self.tokenizer.padding_side = "left"
         settings = precision or subject.precision
-        self.precision = precision_words(settings)
         self.model = load_weights(subject, settings)
+        self.precision = precision_words(settings, str(self.model.dtype).removeprefix("torch."))
         own = self.model.generation_config.eos_token_id
         self.stop_ids = {*self.form.stop_ids(), *(own if isinstance(own, list) else [own])} - {None}
         if self.model.device.type == "cpu" and self.model.num_parameters() < TINY:
@@ -199,9 +204,9 @@ class LoadedModel:
         return max(1, min(fits, LARGEST_BATCH[device]))
 
 
-def precision_words(settings: dict[str, Any]) -> str:
-    """A precision for people: ``nf4`` or the type of the weights."""
-    return f"{settings['type']} ({settings['dtype']})" if settings["bits"] else settings["dtype"]
+def precision_words(settings: dict[str, Any], dtype: str) -> str:
+    """A precision for people: "nf4, bfloat16 arithmetic", or the type of the weights."""
+    return f"{settings['type']}, {settings['dtype']} arithmetic" if settings["bits"] else dtype
 
 
 def load_weights(subject: Subject, settings: dict[str, Any]) -> Any:

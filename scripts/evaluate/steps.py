@@ -214,9 +214,15 @@ def run_controls(run: Evaluation, rows: list[dict]) -> None:
         for side in run.sides:
             mine = [row for row in rows if (row["model"], row["seed"]) == (side, settings.seeds[0])]
             letters, keys = [row["outputs"][last]["letter"] for row in mine], [row["answer_idx"] for row in mine]
-            found.append(controls.shuffled_answers(letters, keys) | {"name": f"shuffled_answers ({side})"})
+            found.append(controls.shuffled_answers(letters, keys, rescore) | {"name": f"shuffled_answers ({side})"})
         found.append(controls.judge_says_first(judge.outcomes_of_one_who_says_first()))
         result["controls"] = found
+
+
+def rescore(letter: str | None, key: str) -> float:
+    """A letter against a key, by the evaluation's own scorer."""
+    row = {"answer_idx": key, "outputs": {"": {"letter": letter, "status": "read" if letter else "unparsed"}}}
+    return float(accuracy.is_right(row, ""))
 
 
 def scores_of(rows: list[dict], budget: str) -> list[float | None]:

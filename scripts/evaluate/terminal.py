@@ -1,4 +1,4 @@
-"""What the evaluation says on the screen at its end: the before/after table, one plain sentence, where the report is."""
+"""What the evaluation says on the screen at its end: the before/after table, one plain sentence, the report."""
 
 from __future__ import annotations
 
