@@ -28,6 +28,7 @@ PROBES = (  # continued by one token each, to tell models behind a server apart
     "1 + 1 =",
     "急性心肌梗死的典型症状包括",
 )
+NONSENSE = 4  # times that an answer without a text is asked again
 SAME_MODEL = 0.1  # nats: first tokens' log-probabilities of one model differ by less, whatever else a server does
 
 
@@ -63,8 +64,7 @@ class ServerEngine:
         found = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             settings = {"max_tokens": limit, "seed": seed % 2**31, **(sampling or {"temperature": 0})}
-            choice, tokens = self._ask(prompt, settings)
-            text = choice.text if self.can_continue else message_text(choice.message)
+            text, tokens, choice = self._ask(prompt, settings)
             found.append(Continuation(text, tokens or self.count(text), choice.finish_reason != "length"))
         return found
 
@@ -81,7 +81,7 @@ class ServerEngine:
 
     def first_tokens(self, prompt: str) -> dict[str, float]:
         """Log-probabilities (nats) of the likeliest next tokens; empty where the server gives none."""
-        choice, _ = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
+        _, _, choice = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
         tops = getattr(choice.logprobs, "top_logprobs", None) if choice.logprobs else None
         return dict(tops[0]) if tops else {}
 
@@ -94,23 +94,37 @@ class ServerEngine:
             return [first, *(self.first_tokens(probe) for probe in PROBES[1:])]
         return [self.generate([probe], 8, {}, [0])[0].text for probe in PROBES]
 
-    def _ask(self, prompt: str, settings: dict[str, Any]) -> tuple[Any, int | None]:
+    def _ask(self, prompt: str, settings: dict[str, Any]) -> tuple[str, int | None, Any]:
+        """(text, tokens, choice) of one answer; an answer that is none is asked again, and counted."""
         import openai
 
-        try:
-            if self.can_continue:
-                # The prompt holds the begin mark already; vLLM would put a second one before it.
-                more = {"extra_body": {"add_special_tokens": False}}
-                said = self.client.completions.create(model=self.model, prompt=prompt, **settings, **more)
-            else:
-                messages = [{"role": "user", "content": prompt}]
-                said = self.client.chat.completions.create(model=self.model, messages=messages, **settings)
-            return said.choices[0], said.usage and said.usage.completion_tokens
-        except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.base_url}: gave up ({error}; faults so far {dict(self.faults)}); nothing was scored wrong: "
-                "mend the server and run the command again"
-            ) from error
+        for _ in range(NONSENSE):
+            try:
+                said = self._create(prompt, settings)
+                choice = said.choices[0]
+                text = choice.text if self.can_continue else message_text(choice.message)
+                if isinstance(text, str):
+                    return text, said.usage and said.usage.completion_tokens, choice
+            except (AttributeError, IndexError, TypeError, ValueError):
+                pass
+            except openai.OpenAIError as error:
+                raise UserError(self._gave_up(str(error))) from error
+            self.faults["nonsense"] += 1
+        raise UserError(self._gave_up("its answers are no completions"))
+
+    def _create(self, prompt: str, settings: dict[str, Any]) -> Any:
+        if self.can_continue:
+            # The prompt holds the begin mark already; vLLM would put a second one before it.
+            more = {"extra_body": {"add_special_tokens": False}}
+            return self.client.completions.create(model=self.model, prompt=prompt, **settings, **more)
+        messages = [{"role": "user", "content": prompt}]
+        return self.client.chat.completions.create(model=self.model, messages=messages, **settings)
+
+    def _gave_up(self, why: str) -> str:
+        return (
+            f"{self.base_url}: gave up ({why}; faults so far {dict(self.faults)}); nothing was scored wrong: "
+            "mend the server and run the command again"
+        )
 
     def _served(self) -> tuple[str, str]:
         """(root, owner) of the served model; UserError where the server does not answer or has no such model."""

@@ -10,17 +10,19 @@ import pytest
 
 from scripts.common import UserError
 from scripts.evaluate import perplexity
-from scripts.evaluate import subject as models
-from tests.evaluate.tiny import build_tiny, write_records
+from scripts.evaluate.engines import LoadedModel
+from scripts.evaluate.store import Store
+from scripts.evaluate.subject import Subject
+from tests.conftest import TEMPLATES, write_records
 
-PRECISION = {"bits": None, "dtype": "float32"}
+EXACT = {"bits": None, "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    base, adapter = build_tiny(folder)
-    return models.Subject(base, adapter, precision=PRECISION), write_records(folder / "data.jsonl")
+def tiny(tiny_model, tiny_adapter, tmp_path_factory):
+    subject = Subject(str(tiny_model), str(tiny_adapter), "deepseekr1", None, True, EXACT, None)
+    records = perplexity.read_records(write_records(tmp_path_factory.mktemp("data") / "data.jsonl"))
+    return LoadedModel(subject), records
 
 
 def test_toy_by_hand():
@@ -50,60 +52,72 @@ def test_mean_is_over_tokens_not_records():
     result = perplexity.summarise(rows)
     assert result["base"]["ppl"] == pytest.approx(math.exp(5 / 10))
     assert (result["base"]["n"], result["base"]["tokens"]) == (2, 10)
-    assert result["difference"]["ppl"] == pytest.approx(math.exp(2.5 / 10) - math.exp(5 / 10))
-    assert result["difference"]["gain"]
-    assert perplexity.summarise(rows, ("reasoning",))["base"]["ppl"] is None
-    same = [row | {"nll": rows[i % 2]["nll"]} for i, row in enumerate(rows)]
-    assert perplexity.summarise(same)["difference"] == {"ppl": 0.0, "n": 2, "ci95": [0.0, 0.0], "gain": False}
+    assert result["difference"]["value"] == pytest.approx(-2.5 / 10)
+    assert result["parts"]["reasoning"]["base"]["ppl"] is None
 
 
-def test_tokens_are_the_trainers_and_loss_is_transformers(tiny):
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("cutoff_len", [512, 60])
+def test_tokens_are_the_trainers_and_loss_is_transformers(tiny_models, tmp_path, name, cutoff_len):
     import torch
     from llamafactory.data.processor.supervised import SupervisedDatasetProcessor
     from llamafactory.hparams import DataArguments
 
-    subject, data = tiny
-    model, tokenizer, template = subject.loaded()
-    for cutoff_len in (512, 60):
-        for record in perplexity.read_records(data):
-            tokens = perplexity.encode(record, tokenizer, template, cutoff_len)
-            arguments = DataArguments(template="deepseekr1", cutoff_len=cutoff_len)
-            trainer = SupervisedDatasetProcessor(template, tokenizer, None, arguments)
-            turns = [{"role": "user", "content": record["input"]}], [{"role": "assistant", "content": record["output"]}]
-            ids, labels = trainer._encode_data_example(*turns, None, None, [], [], [])
-            assert tokens["prompt"] + tokens["response"] == ids
-            assert [-100] * len(tokens["prompt"]) + tokens["response"] == labels
-            answer = tokenizer.decode(tokens["response"][tokens["answer_at"] :], skip_special_tokens=True)
-            assert answer == record["output"].split("</think>\n\n")[1][: len(answer)]
-            assert tokens["truncated"] == (cutoff_len == 60)
-            with torch.inference_mode():
-                loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
-            nll = perplexity.response_nll(model, tokens["prompt"], tokens["response"])
-            assert sum(nll) / len(nll) == pytest.approx(float(loss), rel=1e-5)
+    loaded = LoadedModel(Subject(str(tiny_models[name]), None, name, None, True, EXACT, None))
+    form = loaded.form
+    for record in perplexity.read_records(write_records(tmp_path / "data.jsonl")):
+        tokens, cut = perplexity.encode(record, form, cutoff_len)
+        arguments = DataArguments(template=name, cutoff_len=cutoff_len)
+        trainer = SupervisedDatasetProcessor(form.template, form.tokenizer, None, arguments)
+        turns = [{"role": "user", "content": record["input"]}], [{"role": "assistant", "content": record["output"]}]
+        ids, labels = trainer._encode_data_example(*turns, None, None, [], [], [])
+        assert tokens.prompt + tokens.response == ids
+        assert [-100] * len(tokens.prompt) + tokens.response == labels
+        assert cut == (cutoff_len == 60)
+        with torch.inference_mode():
+            loss = loaded.model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        nll = perplexity.response_nll(loaded.model, tokens.prompt, tokens.response)
+        assert sum(nll) / len(nll) == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_base_is_the_model_without_adapter_and_a_rerun_asks_nothing(tiny, tmp_path, monkeypatch):
-    subject, data = tiny
-    result = perplexity.evaluate(subject, data, 512, tmp_path / "both")
-    alone = models.Subject(subject.model, None, precision=PRECISION)
-    assert perplexity.evaluate(alone, data, 512, tmp_path / "alone")["base"]["ppl"] == result["base"]["ppl"]
+    loaded, records = tiny
+    path = tmp_path / "items.jsonl"
+    rows = perplexity.measure(loaded, records, 512, Store(path), ("base", "tuned"))
+    result = perplexity.summarise(rows)
+    alone = LoadedModel(Subject(loaded.subject.model, None, "deepseekr1", None, True, EXACT, None))
+    base = perplexity.measure(alone, records, 512, Store(tmp_path / "alone.jsonl"), ("base",))
+    assert perplexity.summarise(base)["base"]["ppl"] == pytest.approx(result["base"]["ppl"], rel=1e-6)
     assert result["tuned"]["ppl"] != result["base"]["ppl"]
     assert (result["base"]["n"], set(result["languages"])) == (6, {"en", "zh"})
-
-    samples = tmp_path / "both" / "perplexity_samples.jsonl"
-    rows = [json.loads(line) for line in samples.read_text().splitlines()]
     nll, tokens = (sum(sum(r[k].values()) for r in rows if r["model"] == "tuned") for k in ("nll", "tokens"))
     assert math.exp(nll / tokens) == pytest.approx(result["tuned"]["ppl"])  # recomputable from what is kept
+    path.write_bytes(path.read_bytes()[:-20])  # killed while the last line was written
+    again = perplexity.measure(loaded, records, 512, Store(path), ("base", "tuned"))
+    assert perplexity.summarise(again) == result
+    assert len(path.read_text().splitlines()) == 12
+    monkeypatch.setattr(perplexity, "response_nll", lambda *_: pytest.fail("a finished record was asked again"))
+    perplexity.measure(loaded, records, 512, Store(path), ("base", "tuned"))
 
-    samples.write_bytes(samples.read_bytes()[:-20])  # killed while the last line was written
-    fresh = models.Subject(subject.model, subject.adapter, precision=PRECISION)
-    again = perplexity.evaluate(fresh, data, 512, tmp_path / "both")
-    assert {k: again[k] for k in ("base", "tuned", "parts")} == {k: result[k] for k in ("base", "tuned", "parts")}
-    assert len(samples.read_text().splitlines()) == 12
-    monkeypatch.setattr(models, "load_model", lambda _: pytest.fail("a finished record was asked again"))
-    perplexity.evaluate(
-        models.Subject(subject.model, subject.adapter, precision=PRECISION), data, 512, tmp_path / "both"
-    )
+
+def test_alpacas_instruction_counts_as_the_question(tiny, tmp_path):
+    """The same record as prepared, and with its question in `instruction`: one perplexity."""
+    records = tiny[1]
+    rows = [{"instruction": record["input"], "input": "", "output": record["output"]} for record in records]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = perplexity.read_records(tmp_path / "a.jsonl")
+    assert [row["input"] for row in read] == [record["input"] for record in records]
+    both = [{"instruction": "Be brief.", "input": "Fever?", "output": "x"}]
+    (tmp_path / "b.jsonl").write_text(json.dumps(both[0]))
+    assert perplexity.read_records(tmp_path / "b.jsonl")[0]["input"] == "Be brief.\nFever?"
+
+
+def test_the_shared_alpaca_case_is_the_prepared_one(shared):
+    texts = []
+    for name in ("alpaca", "same_as_prepared"):
+        read = perplexity.read_records(shared / f"cases/perplexity/{name}.jsonl")
+        texts.append([(record["input"], record["output"]) for record in read])
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +125,6 @@ def test_base_is_the_model_without_adapter_and_a_rerun_asks_nothing(tiny, tmp_pa
     [
         ("", "no records"),
         ('{"input": "q"}', r":1: expected texts `input` and `output`"),
-        ('{"input": "q", "output": "no thought"}', r":1: `output` is not <think>"),
-        ('{"input": "q", "output": "<think>\\nopen"}', r":1: `output` is not <think>"),
         ("{", r":1: not valid JSON"),
     ],
 )
@@ -122,14 +134,8 @@ def test_bad_records_stop_before_any_work(tmp_path, line, message):
         perplexity.read_records(tmp_path / "data.jsonl")
 
 
-def test_precision_comes_from_the_adapters_recipe(tmp_path):
-    with pytest.raises(UserError, match=r"adapter_config\.json"):
-        models.find_subject("base", str(tmp_path))
-    (tmp_path / "adapter_config.json").write_text("{}")
-    (tmp_path / "recipe.yaml").write_text("quantization_bit: 4\ndouble_quantization: false\ntemplate: deepseekr1\n")
-    (tmp_path / "medcot.json").write_text(json.dumps({"recipe": str(tmp_path / "recipe.yaml")}))
-    assert models.find_subject("base", str(tmp_path)).precision == {
-        "bits": 4, "dtype": "bfloat16", "type": "nf4", "double": False
-    }  # fmt: skip
-    with pytest.raises(UserError, match="no such recipe"):
-        models.find_subject("base", str(tmp_path), recipe=str(tmp_path / "gone.yaml"))
+def test_a_record_without_a_closed_thought_is_named(tiny):
+    loaded, records = tiny
+    for output in ("no thought", "<think>\nopen"):
+        with pytest.raises(UserError, match="record r0: its `output` is not <think>"):
+            perplexity.encode({**records[0], "output": output}, loaded.form, 512)

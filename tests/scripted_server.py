@@ -1,0 +1,353 @@
+"""A scripted OpenAI-compatible server over real HTTP: known answers, exact pieces, faults on demand.
+
+It speaks as vLLM does where that matters: base model and LoRA adapter under two names, /v1/completions that continues
+a given text, several prompts at once, log-probabilities, token counts, and a reasoning parser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+DIE = "\0die"  # a piece that ends the connection, without an end of the stream
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+WORDS = ("the", "a", "is", "of", "and", "患", "的", "is not")  # what else might have come first
+STATUS = {  # faults that are an HTTP status of their own
+    "busy": (429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"Retry-After": "0"}),
+    "crash": (500, {"error": {"message": "internal", "type": "server_error"}}, {}),
+    "refuse": (400, {"error": {"message": "the request is too long", "type": "invalid_request_error"}}, {}),
+    "filter": (400, {"error": {"message": "filtered", "code": "content_filter", "type": "invalid_request_error"}}, {}),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A served name. ``parent``: of a LoRA adapter, the base's name; ``weights``: other weights, other logprobs."""
+
+    name: str
+    root: str = ""
+    parent: str | None = None
+    weights: str = ""
+
+
+@dataclass
+class Request:
+    """One POST. ``prompt``: the prompt, or the last message; ``body``: as it came."""
+
+    path: str
+    body: dict[str, Any]
+    prompt: str
+
+    @property
+    def model(self) -> str:
+        return self.body.get("model", "")
+
+
+Piece = str | dict[str, Any]  # a dict is a delta as it stands
+
+
+@dataclass
+class Script:
+    """What a server says and does.
+
+    ``answer(request)``: a text, or the exact pieces of a stream. ``faults``: one is taken per request until none is
+    left (a key of STATUS, an HTTP status, or drop, slow, nonsense, html, empty, cut; None: no fault).
+    ``finish(request)``: the reason given at an end that no limit made. ``reasoning``: the field that a reasoning parser
+    puts thoughts in. ``pause``: seconds before each piece. ``noise``: nats by which log-probabilities shift with load.
+    """
+
+    answer: Callable[[Request], str | list[Piece]]
+    models: tuple[Model, ...] = (Model("scripted"),)
+    owner: str = "vllm"
+    completions: bool = True
+    key: str = ""
+    faults: list[str | int | None] = field(default_factory=list)
+    finish: Callable[[Request], str] = lambda request: "stop"
+    reasoning: str = ""
+    marks: tuple[str, str] = ("<think>", "</think>")
+    pause: float = 0.0
+    slow: float = 1.5
+    noise: float = 0.0
+    requests: list[Request] = field(default_factory=list)
+    hung_up: int = 0  # clients that left in the middle of a stream
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take_fault(self) -> str | int | None:
+        with self.lock:
+            return self.faults.pop(0) if self.faults else None
+
+    def named(self, name: str) -> Model | None:
+        return next((model for model in self.models if model.name == name), None)
+
+
+def tokens(text: str) -> list[str]:
+    """A text in pieces as a tokenizer might cut it; joined they are the text."""
+    return re.findall(r"[\u3400-\u9fff]|\s?[A-Za-z]+|\s|.", text, re.S)
+
+
+def continued(reply: str, prompt: str, close: str = "</think>") -> str:
+    """What is left of ``reply`` for a model whose prompt holds its beginning, or closed the thought for it."""
+    for size in range(len(reply), 0, -1):
+        if prompt.endswith(reply[:size]):
+            return reply[size:]
+    if prompt.rstrip().endswith(close):
+        return reply.partition(close)[2].lstrip()
+    return reply
+
+
+def first_logprobs(model: Model, context: str, chosen: str, noise: float = 0.0) -> dict[str, float]:
+    """Log-probabilities in nats of the token that came and of some others, fixed by model, weights and context."""
+    seed = hashlib.sha256(f"{model.root or model.name}|{model.weights}|{context}".encode()).digest()
+    draw = random.Random(seed)
+    shift = random.uniform(-noise, noise) if noise else 0.0
+    found = {chosen: -draw.uniform(0.05, 1.0) + shift}
+    for word in WORDS:
+        if word != chosen:
+            found[word] = -draw.uniform(1.5, 9.0) + shift
+    return found
+
+
+def with_limits(text: str, body: dict[str, Any], finish: str) -> tuple[str, str]:
+    """A text after ``stop`` and ``max_tokens``, and the reason for its end."""
+    stops = body.get("stop") or []
+    for stop in [stops] if isinstance(stops, str) else stops:
+        text = text.partition(stop)[0]
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    pieces = tokens(text)
+    if limit and len(pieces) > limit:
+        return "".join(pieces[:limit]), "length"
+    return text, finish
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Speaks for ``script``, which `serve` puts on a subclass."""
+
+    protocol_version = "HTTP/1.1"
+    script: Script
+
+    def do_GET(self) -> None:
+        if not self._is_let_in():
+            return
+        if self.path != "/v1/models":
+            self._send(404, {"detail": "Not Found"})
+            return
+        cards = [
+            {
+                "id": model.name,
+                "object": "model",
+                "created": 0,
+                "owned_by": self.script.owner,
+                "root": model.root or model.name,
+                "parent": model.parent,
+            }
+            for model in self.script.models
+        ]
+        self._send(200, {"object": "list", "data": cards})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self._is_let_in():
+            return
+        if self.path not in (CHAT, COMPLETIONS) or (self.path == COMPLETIONS and not self.script.completions):
+            self._send(404, {"detail": "Not Found"})
+            return
+        prompts = self._prompts(body)
+        requests = [Request(self.path, body, prompt) for prompt in prompts]
+        with self.script.lock:
+            self.script.requests.extend(requests)
+        model = self.script.named(body.get("model", ""))
+        if model is None:
+            self._send(404, {"error": {"message": f"The model `{body.get('model')}` does not exist.", "code": 404}})
+            return
+        fault = self.script.take_fault()
+        if not self._failed(fault):
+            answer = self._stream if body.get("stream") else self._whole
+            answer(model, requests, fault)
+
+    def _prompts(self, body: dict[str, Any]) -> list[str]:
+        if self.path == CHAT:
+            return [body["messages"][-1]["content"] or ""]
+        return body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
+
+    def _is_let_in(self) -> bool:
+        if self.script.key and self.headers.get("Authorization") != f"Bearer {self.script.key}":
+            self._send(401, {"error": {"message": "wrong key"}})
+            return False
+        return True
+
+    def _failed(self, fault: str | int | None) -> bool:
+        """Act out a fault that takes the answer's place; others only change it."""
+        if isinstance(fault, int):
+            self._send(fault, {"error": {"message": f"status {fault}"}}, {"Retry-After": "0"} if fault == 429 else {})
+        elif fault in STATUS:
+            self._send(*STATUS[fault])
+        elif fault == "drop":  # the connection ends in the middle of the answer
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"choices": [{"mess')
+            self.close_connection = True
+        elif fault == "nonsense":
+            self._send(200, {"choices": "none"})
+        elif fault == "empty":
+            self._send(200, {"choices": []})
+        elif fault == "html":
+            self._raw(200, b"<html>gateway</html>")
+        else:
+            if fault == "slow":
+                time.sleep(self.script.slow)
+            return False
+        return True
+
+    def _whole(self, model: Model, requests: list[Request], fault: str | int | None) -> None:
+        choices, prompt_tokens, new_tokens = [], 0, 0
+        for index, request in enumerate(requests):
+            said = self.script.answer(request)
+            text = said if isinstance(said, str) else "".join(piece for piece in said if isinstance(piece, str))
+            text, finish = with_limits(text, request.body, self.script.finish(request))
+            logprobs = self._logprobs(model, request, text)
+            choices.append({"index": index, "finish_reason": finish, "logprobs": logprobs, **self._spoken(text)})
+            prompt_tokens += len(tokens(request.prompt))
+            new_tokens += len(tokens(text))
+        kind = "chat.completion" if self.path == CHAT else "text_completion"
+        about = {"id": "scripted", "object": kind, "created": 0, "model": model.name}
+        self._send(200, {**about, "choices": choices, "usage": usage(prompt_tokens, new_tokens)})
+
+    def _spoken(self, text: str) -> dict[str, Any]:
+        if self.path == COMPLETIONS:
+            return {"text": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        thought, closed, answer = text.partition(self.script.marks[1])
+        if self.script.reasoning and closed:
+            thought = thought.replace(self.script.marks[0], "", 1)
+            message |= {"content": answer.strip(), self.script.reasoning: thought.strip()}
+        return {"message": message}
+
+    def _logprobs(self, model: Model, request: Request, text: str) -> dict[str, Any] | None:
+        """Of every token that came, the first with what else was likely."""
+        wanted = request.body.get("logprobs")
+        if not wanted:
+            return None
+        pieces, rows, context = tokens(text), [], request.prompt
+        for piece in pieces:
+            rows.append(first_logprobs(model, context, piece, self.script.noise))
+            context += piece
+        if self.path == CHAT:
+            said = [
+                {
+                    "token": piece,
+                    "logprob": row[piece],
+                    "top_logprobs": [{"token": token, "logprob": value} for token, value in likeliest(row, 20)],
+                }
+                for piece, row in zip(pieces, rows, strict=True)
+            ]
+            return {"content": said}
+        return {
+            "tokens": pieces,
+            "token_logprobs": [row[piece] for piece, row in zip(pieces, rows, strict=True)],
+            "top_logprobs": [dict(likeliest(row, wanted)) for row in rows],
+        }
+
+    def _stream(self, model: Model, requests: list[Request], fault: str | int | None) -> None:
+        request = requests[0]
+        said = self.script.answer(request)
+        finish = self.script.finish(request)
+        if isinstance(said, str):
+            text, finish = with_limits(said, request.body, finish)
+            said = tokens(text)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        cut_at = len(said) // 2 if fault == "cut" else None
+        sent = 0
+        try:
+            for piece in self._deltas(said):
+                time.sleep(self.script.pause)
+                if piece == DIE or sent == cut_at:
+                    return
+                self._event(model, piece, None)
+                sent += 1
+            self._event(model, "", finish)
+            if (request.body.get("stream_options") or {}).get("include_usage"):
+                used = usage(len(tokens(request.prompt)), sent)
+                self._line({**self._chunk(model), "choices": [], "usage": used})
+            self.wfile.write(b"data: [DONE]\n\n")
+        except (BrokenPipeError, ConnectionResetError):
+            with self.script.lock:
+                self.script.hung_up += 1
+
+    def _deltas(self, pieces: list[Piece]) -> Iterator[Piece]:
+        """The pieces; where there is a reasoning parser, those of a thought as its field."""
+        if not self.script.reasoning or self.path == COMPLETIONS:
+            yield from pieces
+            return
+        text = "".join(piece for piece in pieces if isinstance(piece, str))
+        thought, closed, answer = text.partition(self.script.marks[1])
+        for piece in tokens(thought.replace(self.script.marks[0], "", 1).strip()) if closed else []:
+            yield {self.script.reasoning: piece}
+        yield from tokens(answer.strip() if closed else text)
+
+    def _chunk(self, model: Model) -> dict[str, Any]:
+        return {"id": "scripted", "object": "chunk", "created": 0, "model": model.name}
+
+    def _event(self, model: Model, piece: Piece, finish: str | None) -> None:
+        delta = piece if isinstance(piece, dict) else {"content": piece}
+        said = {"text": piece} if self.path == COMPLETIONS else {"delta": delta}
+        self._line({**self._chunk(model), "choices": [{"index": 0, "finish_reason": finish, **said}]})
+
+    def _line(self, event: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.flush()
+
+    def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        self._raw(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+    def _raw(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def likeliest(row: dict[str, float], count: int) -> list[tuple[str, float]]:
+    """The ``count`` largest, largest first."""
+    return sorted(row.items(), key=lambda pair: -pair[1])[:count]
+
+
+def usage(prompt_tokens: int, new_tokens: int) -> dict[str, int]:
+    """Token counts as OpenAI's API gives them."""
+    total = prompt_tokens + new_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": new_tokens, "total_tokens": total}
+
+
+@contextmanager
+def serve(script: Script, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve ``script`` for the length of a block; yields the base URL, which ends in /v1."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads = True
+
+    server = Server((host, port), type("Scripted", (Handler,), {"script": script}))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
