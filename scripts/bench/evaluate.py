@@ -1,0 +1,211 @@
+"""Measure evaluation engines side by side on this machine: ``python -m scripts.bench.evaluate``; no hub is needed.
+
+    python -m scripts.bench.evaluate --model DIR --engines hf ours vllm
+    python -m scripts.bench.evaluate --shape 7b --items 512 --vllm /path/to/python
+
+hf: transformers' generate with 100 prompts at once, as lm-eval's hf model does. ours: LocalEngine, whose batch follows
+the free memory and loses rows that have ended. vllm: the server that ``make eval ENGINE=vllm`` starts. All in
+bfloat16, with a LoRA adapter of rank 8, R1's sampling, the same prompts and the same end tokens.
+
+Random weights never end a text, so a fixed share of the vocabulary counts as end tokens: lengths then differ as a
+geometric distribution does (mean ``--mean`` tokens, at most ``--budget``). Rows are appended to docs/bench_evaluate.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from scripts.common import ROOT, UserError, git_commit, machine, read_json, run_main, versions, write_json
+from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine, in_parallel
+from scripts.evaluate.subject import PLAIN, Subject
+
+SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medical part, MedQA-zh, CMExam
+HF_BATCH = 100
+WORDS = [
+    "fever",
+    "cough",
+    "pain",
+    "rash",
+    "dose",
+    "heart",
+    "nurse",
+    "liver",
+    "blood",
+    "lung",
+    "发热",
+    "咳嗽",
+    "疼痛",
+    "皮疹",
+    "剂量",
+    "心脏",
+    "肝脏",
+    "血压",
+    "肺炎",
+    "治疗",
+]
+
+
+def make_adapter(model: Path, folder: Path) -> Path:
+    """A random rank-8 adapter on all linear layers; made without loading the model's weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if not (folder / "adapter_model.safetensors").exists():
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=torch.bfloat16)
+            lora = get_peft_model(empty, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+        lora = lora.to_empty(device="cpu")
+        for name, weight in lora.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.01)
+        lora.save_pretrained(folder)
+    return folder
+
+
+def make_prompts(count: int) -> list[str]:
+    """Prompts of 100 to 300 words, as benchmark items with their options have."""
+    drawn = random.Random(7)
+    return [" ".join(drawn.choices(WORDS, k=drawn.randint(100, 300))) for _ in range(count)]
+
+
+def end_tokens(vocabulary: int, mean: int) -> list[int]:
+    """A share 1/mean of the vocabulary, so that a random model's texts end after ``mean`` tokens on average."""
+    return sorted(random.Random(11).sample(range(1000, vocabulary), vocabulary // mean))
+
+
+def with_hf(loaded: LoadedModel, prompts: list[str], budget: int, ends: list[int]) -> int:
+    """Tokens that transformers' own generate made."""
+    import torch
+
+    made = 0
+    order = sorted(prompts, key=len, reverse=True)
+    for start in range(0, len(order), HF_BATCH):
+        batch = loaded.tokenizer(order[start : start + HF_BATCH], return_tensors="pt", padding=True)
+        batch = batch.to(loaded.model.device)
+        with torch.inference_mode():
+            rows = loaded.model.generate(
+                **batch,
+                **R1_SAMPLING,
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=budget,
+                eos_token_id=ends,
+                pad_token_id=loaded.tokenizer.pad_token_id or 0,
+            )[:, batch["input_ids"].shape[1] :]
+        wanted = set(ends)
+        for row in rows.tolist():
+            made += next((i + 1 for i, token in enumerate(row) if token in wanted), len(row))
+    return made
+
+
+def with_ours(loaded: LoadedModel, prompts: list[str], budget: int, ends: list[int]) -> int:
+    """Tokens that LocalEngine made."""
+    loaded.stop_ids = set(ends)
+    engine, made = LocalEngine(loaded, "tuned"), 0
+    for batch in engine.batches(prompts, budget):
+        pieces = engine.generate([prompts[i] for i in batch], budget, R1_SAMPLING, batch)
+        made += sum(piece.tokens for piece in pieces)
+    return made
+
+
+def with_vllm(
+    subject: Subject, python: str | None, prompts: list[str], budget: int, ends: list[int]
+) -> tuple[int, float]:
+    """(tokens, seconds) of vLLM's server, its start not counted."""
+    import openai
+
+    from scripts.evaluate import vllm
+
+    with vllm.serve(subject, python, 4096, ROOT / "saves/bench/vllm.log") as url:
+        http = openai.DefaultHttpxClient(trust_env=False, timeout=600)
+        client = openai.OpenAI(base_url=url, api_key=os.environ["OPENAI_API_KEY"], http_client=http)
+
+        def ask(prompt: str) -> int:
+            more = {"extra_body": {"stop_token_ids": ends, "add_special_tokens": False}}
+            said = client.completions.create(model="tuned", prompt=prompt, max_tokens=budget, **R1_SAMPLING, **more)
+            return said.usage.completion_tokens
+
+        list(in_parallel(ask, prompts[:64], 64))  # warm: graphs are captured, kernels tuned
+        began = time.perf_counter()
+        made = sum(in_parallel(ask, prompts, vllm.WORKERS))
+        return made, time.perf_counter() - began
+
+
+def measure(name: str, subject: Subject, args: argparse.Namespace, loaded: LoadedModel | None) -> dict[str, Any]:
+    """One row: tokens and items per second of an engine."""
+    from transformers import AutoConfig
+
+    prompts = make_prompts(args.items)
+    ends = end_tokens(AutoConfig.from_pretrained(subject.model).vocab_size, args.mean)
+    if name == "vllm":
+        made, seconds = with_vllm(subject, args.vllm, prompts, args.budget, ends)
+    else:
+        run = with_hf if name == "hf" else with_ours
+        run(loaded, prompts[:8], 16, ends)  # warm
+        began = time.perf_counter()
+        made = run(loaded, prompts, args.budget, ends)
+        seconds = time.perf_counter() - began
+    mean = made / args.items
+    return {
+        "engine": name,
+        "model": args.shape or Path(subject.model).name,
+        "precision": "bfloat16",
+        "items": args.items,
+        "budget": args.budget,
+        "mean_tokens": round(mean, 1),
+        "seconds": round(seconds, 1),
+        "tokens_per_s": round(made / seconds, 1),
+        "items_per_s": round(args.items / seconds, 3),
+        "seven_benchmarks_two_models_s": round(2 * SEVEN * seconds / args.items),
+    }
+
+
+def main() -> None:
+    style = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench.evaluate", description=__doc__, **style)
+    parser.add_argument("--model", type=Path, help="a model's folder (default: --shape's, with random weights)")
+    parser.add_argument("--shape", help="a shape of scripts.bench.train: 1.5b or 7b")
+    parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer for --shape")
+    parser.add_argument("--engines", nargs="+", choices=("hf", "ours", "vllm"), default=["hf", "ours", "vllm"])
+    parser.add_argument("--vllm", help="an environment with vLLM, or its interpreter (default: .venv-vllm)")
+    parser.add_argument("--items", type=int, default=512)
+    parser.add_argument("--budget", type=int, default=1024, help="most tokens of a text")
+    parser.add_argument("--mean", type=int, default=400, help="mean tokens of a text that is not cut")
+    parser.add_argument("--work", type=Path, default=ROOT / "saves/bench", help="models and logs")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_evaluate.json")
+    args = parser.parse_args()
+    if not args.model and not (args.shape and args.tokenizer):
+        raise UserError("name a model's folder (--model), or a shape and its tokenizer (--shape 7b --tokenizer DIR)")
+    if not args.model:
+        from scripts.bench.train import SHAPES, build_model
+
+        args.model = args.work / f"{args.shape}-evaluate"
+        build_model(SHAPES[args.shape], args.model, args.tokenizer)
+    adapter = make_adapter(args.model, args.work / f"{args.model.name}-adapter")
+    subject = Subject(str(args.model), str(adapter), "qwen", None, True, PLAIN, None)
+    loaded = LoadedModel(subject, PLAIN) if set(args.engines) - {"vllm"} else None
+    for name in sorted(args.engines):
+        if name == "vllm" and loaded:
+            import gc
+
+            import torch
+
+            loaded.model = None
+            gc.collect()
+            torch.cuda.empty_cache()
+        row = measure(name, subject, args, loaded)
+        row |= {"machine": machine(), "commit": git_commit(), "measured": time.strftime("%Y-%m-%d")}
+        row |= {"versions": versions("torch", "transformers", "vllm")}
+        rows = read_json(args.out) if args.out.exists() else []
+        write_json(args.out, [*rows, row])
+        print({key: row[key] for key in ("engine", "model", "tokens_per_s", "items_per_s", "seconds")}, flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
