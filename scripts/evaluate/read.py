@@ -22,16 +22,18 @@ PLAIN = str.maketrans(
     "選擇項應該為確當還與說題問適誤錯類級組細種備✘✗❌✓✔✅_", "选择项应该为确当还与说题问适误错类级组细种备xxxxxx "
 )
 
-# A letter that stands alone: no part of a word, no type or cell, no article or pronoun, no species.
-ALONE = r"""(?![A-Za-z0-9+'-] | \s?(?:[型族期级类型组群超反]|细胞))
+# A letter that stands alone: no part of a word, no variable, no type or cell, no article or pronoun, no species.
+ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类型组群超反]|细胞))
     (?!(?<=[AI])[ \t]+(?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])
     (?!\.[ ]?(?:coli|diff|perfr|botul|tetani|albic|fumig|fragil|jejun|faec))"""
+NO_KIND = r"(?<!type[ ])(?<!group[ ])(?<!grade[ ])(?<!stage[ ])"
 # What announces an answer: "The answer to this question is", "Best option:", "I choose", "\boxed", "答案", "故选".
 ABOUT = r"(?:[ ](?:to|for|in|of|here|among|from|based|given|that|which)\b[^\n:.?]{0,80}?)?"
 CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key))?
-      | (?:final|correct|right|best|chosen|selected|appropriate|suitable|likely|accurate|my)[ ]
-        (?:choice|option|selection|response|statement|one) )\b
-      {ABOUT} [)\]}}】]* \s* (?:[:=>–—→-]|\b(?:is|are|was|be)\b)
+      | (?:final|correct|right|best|closest|chosen|selected|appropriate|suitable|likely|accurate|my)[ ]
+        (?:choice|option|selection|response|statement|match|one) )\b
+      {ABOUT} [)\]}}】]* \s*
+      (?:[:=>→]|(?<![A-J])[–—-]|\b(?:(?:would|should|could|must|may|seems?[ ]to|appears?[ ]to)[ ])?(?:is|are|was|be)\b)
     | \b(?:choose|chose|pick|select|go[ ]with|going[ ]with|opt[ ]for|boxed)\b )
     | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|符合)的?(?:选项|选择|一项)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
@@ -42,43 +44,53 @@ FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|�
     ){0,12}"""
 STATEMENT = re.compile(
     rf"""(?:{CUE}) {FILLER} (?P<cued> (?:[A-J][ ]?)*[A-J] | [a-j](?=\s*(?:[).:\]}}>]|$)) ) {ALONE}
-       | <\s*(?P<marked>[A-J])\s*>
+       | <\s*(?P<marked>[A-J])\s*> (?=\s*(?:[.,。]|$))
+       | \b(?i:best|most|(?:in)?correct|closest|likely|based|given|therefore|thus)\b [^\n]{{0,150}}
+         {NO_KIND} \b(?:is|are|be):?\s\W*
+         (?:(?i:option)\s+)? (?P<listed>[A-J]) {ALONE} (?=\s*[).:])
+       | (?<![不非])[是为]:?\s* (?:选项)? (?P<chinese>[A-J]) {ALONE} (?=[.、]\s*[\u4e00-\u9fff])
        | \b(?P<judged>[A-J])[)\]】]? \s+ is \s+ (?:therefore\s+|thus\s+)? the \s+ (?:(?:correct|right|best)\s+)?
-         (?:answer|choice|option)\b""",
+         (?:answer|choice|option)\b
+       | 选项\s*(?P<correct>[A-J]) {ALONE} [^。\n,不非]{{0,20}} 是(?:正确|最[^。\n,]{{1,6}})的?
+         (?:答案|选项|选择|诊断)""",
     re.X | re.M,
 )
 # A second letter in the same statement: "A, C", "C or D", "C) Doxycycline and D) Vancomycin".
 JOINT = r"(?:[,、/&+;]|\b(?:and|or)\b|[和或及与]|还是|,?也可能是|[)\]】](?=\s*[(\[【]))"
 ANOTHER = re.compile(
-    rf"""[\s)\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
+    rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
        | [).:] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
          (?:\b(?:and|or)\b|[和或及、]) \s* (?:option\s+)? [(\[]? [A-J][).:]""",
     re.X | re.M,
 )
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
-# What makes a statement none: a condition or an example, a denial, a correction after it.
+# What makes a statement none: a condition or an example, a denial, a question, a correction after it.
 UNSAID = re.compile(
     r"(?:\b(?:if(?! (?:i|we) (?:had|have|must))|unless|e\.g)\b|如果(?!必须|只能)|若|假如|例如|比如)"
     r"(?:(?!\b(?:therefore|thus|so|hence)\b|因此|所以|故)[^.。\n])*$"
     r"|(?:\b(?:not|never|cannot)|n't|[不勿别未没](?:应该?|能|可以?|会|要|宜|该|建议)?)\s*(?:to |be |the )*$",
     re.I,
 )
+NOT_IT = re.compile(r"[\s)\]]*(?:\?|吗|(?:is|was) (?:not|incorrect|wrong)\b)", re.I)
 TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|no)[,:]|等一下|不对(?!称)|哦不|更正", re.I)
 # The weaker forms: a sentence that is a letter, a line that begins with one, an option named in a conclusion.
-BARE = re.compile(r"\W*(?:(?i:option|choice)|选项?)?\W*([a-j]|[A-J](?:(?:\W|and|or|[和或及与])*[A-J])*)(?:选?项)?\W*")
-LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
+BARE = re.compile(
+    r"\W*(?:(?:(?i:option|choice)|选项?)\W*)?([a-j]|[A-J](?:(?:\W|and|or|[和或及与])*[A-J])*)(?:选?项)?\W*"
+)
+LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J-])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
 LINE = re.compile(rf"[^\w\n]*(?:(?i:option)\s|选项)?(?:{LABEL.pattern}|([A-J])\s+(?=[\u4e00-\u9fff]))", re.X)
 JUDGED = re.compile(rf"{LINE.pattern}\s*(?:不正确|错误|(?i:incorrect|wrong|false))", re.X)
 NAMED = re.compile(
-    rf"""(?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
-       | (?:(?i:option)\s+|选项)([A-J]){ALONE} | \(([A-J])\) | (?<![A-Za-z])([A-J])\s*选?项
+    rf"""{NO_KIND} (?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
+       | (?:(?i:option)\s+|选项)([A-J]){ALONE} | (?<!ptions[ ])\(([A-J])\) | (?<![A-Za-z])([A-J])\s*选?项
        | \b([A-J])(?=\s+is\s+(?:correct|right)$)""",
     re.X,
 )
 SENTENCE_END = re.compile(r"[。!?\n]|(?:(?<=[\w)%][a-z0-9)%])|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)")
 CONCLUDES = re.compile(
-    r"\b(?:best|most|correct|right|likely|therefore|thus|so|hence|would be|should|choose|settle|answer|choice)\b"
+    r"\b(?:best|most|correct|right|likely|therefore|thus|so|hence|would be|should|choose|settle|answer|choice|closest"
+    r"|match(?:es)?|corresponds)\b|\((?:option|选项) ?[A-J]\)\W*$"
     r"|[最故应宜]|正确|首选|因此|所以|综上|诊断|选择|答案",
     re.I,
 )
@@ -86,6 +98,11 @@ DENIES = re.compile(
     r"\b(?:not|no|neither|nor|incorrect|wrong|rule|less|except|(?:eliminat|exclud|unlike)\w*)\b|n't|非|没有|错|排除|除了"
     r"|不(?:是|对|正确|准确|符合|合适|适|恰当|当|应|宜|能|可|会|选|考虑|支持|属|成立|如)",
     re.I,
+)
+# What it may deny all the same, where the question asks for what is wrong: "Therefore, the incorrect one is C."
+SETTLES = re.compile(
+    r"(?:(?:therefore|thus|so|hence)\b.*\bis|(?:因此|所以|故|综上).*[是为:])\s*(?:option|选项)?\s*\(?(?-i:[A-J])\W*",
+    re.I | re.S,
 )
 
 
@@ -147,13 +164,14 @@ def _stated(answer: str, sentences: list[str]) -> set[str] | None:
     found = [(0, bare[0][1])] if bare and bare[0] else []
     unsaid = False
     for statement in STATEMENT.finditer(answer):
-        start, end = statement.span()
-        letter = statement["cued"] or statement["marked"] or statement["judged"]
-        if UNSAID.search(answer[max(0, start - 200) : start]) or re.match(r"[\s)\]]*(?:\?|吗)", answer[end:]):
+        start = statement.start("listed") if statement["listed"] else statement.start()
+        end = statement.end()
+        letter = next(filter(None, statement.groups()))
+        if UNSAID.search(answer[max(0, start - 200) : start]) or NOT_IT.match(answer, end):
             unsaid = True
             continue
         another = ANOTHER.match(answer, end)
-        label = LABEL.search("\n".join(answer[end:].split("\n", 2)[:2]))
+        label = LABEL.search("\n".join(answer[end : end + 500].split("\n", 2)[:2]))
         if label and not another and ord(label[1]) == ord(letter[0]) + 1:
             continue  # options in a row, such as the question said again
         found.append((end, letter + "".join(LETTER.findall(another[0]) if another else "")))
@@ -176,6 +194,7 @@ def _named(answer: str, sentences: list[str], letters: str) -> set[str]:
         found = set()  # the options in one line, or an option found wrong
     last = sentences[-1] if sentences else ""
     named = {letter for name in NAMED.finditer(last) for letter in name.groups() if letter}
-    if named and CONCLUDES.search(last) and not DENIES.search(last) and not (len(set(labels)) > 1 and LINE.match(last)):
+    plain = SETTLES.fullmatch(last) or (CONCLUDES.search(last) and not DENIES.search(last))
+    if named and plain and not (len(set(labels)) > 1 and LINE.match(last)):
         found |= named | set(LABEL.findall(last))
     return found if len(found) == 1 and not TAKEN_BACK.search(answer) else set()

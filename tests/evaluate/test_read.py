@@ -113,8 +113,25 @@ READ = [
     "The answer is (C).\n\nQ: A boy has a cough.\nA: Let's think. The answer is (D).",
     "C\n\nQuestion: What is red?\nA. Iron\nB. Salt\nAnswer: A",
     "答案：C\n\n下一题：休克早期最敏感的指标是？\n答案：A",
+    # a conclusion that names the option, wherever it stands
+    "The most likely diagnosis is:\n\n**C. Measles**\n\nKoplik spots are typical of it.",
+    "Based on the rash, the drug that fits is:\n\n**Option C: Doxycycline**\n\nIt covers rickettsia.",
+    "The closest option to 12.4 mg is **C. 12.5 mg**.\n\n**Note:** the dose is rounded.",
+    "The correct answer is:\n\n**C. A = aspirin, B = heparin**",
+    "The mean <A> is 5/14. The closest option is C: 0.36.",
+    "In that case, the answer would be: C. Iron",
+    "The dose of 12.4 mg matches option C.",
+    "The patient needs an operation at once (Option C).",
+    "Therefore, the incorrect statement is C.",
+    "The incorrect statement is: \n\nC. Measles is bacterial.",
+    "最可能的诊断是C. 沙眼。患者的体征与其他选项不完全匹配。",
+    "因此，可以尝试的方法是：\n\nC. 俯卧位通气\n\n它能改善氧合。",
+    "因此，选项C“前壁”是正确答案。希望这有所帮助。",
 ]
 SEVERAL = [
+    "The answer is either C (8 mg) or D (11 mg).",
+    "So the correct answer is C (or D, as they are the same).",
+    "The best answer is C) Doxycycline or D) Vancomycin.",
     "【答案】A、C、D",
     "答案：ACD",
     "答案是C或D。",
@@ -133,6 +150,14 @@ SEVERAL = [
     "A. Amoxicillin\nC. Doxycycline",
 ]
 NONE = [
+    "The correct answer is:\nC = lisinopril, D = amlodipine is not among the options.",
+    "So the answer is:\nA is incorrect,\nC is incorrect.",
+    "I cannot tell the correct choice from A-D.",
+    "Without more of the options (A) to (",
+    "The most likely blood type is A. Cross-match first.",
+    "The mean <C> = 5/14 of the sample.",
+    "最可能的原因包括：A. 感染；C. 缺血。",
+    "下列说法正确的是:A:甲;C:乙。",
     "",
     "   \n",
     "I cannot decide between B and C.",
@@ -258,7 +283,21 @@ def test_marks_come_from_the_template() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["the answer is the ", "A ", "(A) ", "答案是", "best option of the ", "A、B、", "\n", "1"]
+    "piece",
+    [
+        "the answer is the ",
+        "the answer is A (x) or ",
+        "Based on it the most likely is ",
+        "best option of the ",
+        "答案是",
+        "A、B、",
+        "(A) ",
+        "A ",
+        "A(",
+        "(",
+        "\n",
+        "1",
+    ],
 )
 def test_a_loop_of_a_hundred_thousand_characters_is_read_at_once(piece: str) -> None:
     began = time.perf_counter()
