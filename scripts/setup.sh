@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build .venv from the locks: make setup (sh scripts/setup.sh); make setup-dev (sh scripts/setup.sh dev) adds what tests,
-# loggers and benchmarks want. Needs CPython 3.11 or 3.12, pip, Linux x86-64. Does nothing when .venv already holds these
+# loggers and benchmarks want; make setup-vllm (sh scripts/setup.sh vllm) builds .venv-vllm beside it. Needs CPython 3.11 or 3.12, pip, Linux x86-64. Does nothing when .venv already holds these
 # very locks; a stopped set-up resumes.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ stop() { printf 'error: %s\n' "$*" >&2; exit 1; }
 locks=requirements.txt
 [ "${1:-}" != dev ] || locks="requirements.txt requirements-dev.txt"
 wanted=$(cat $locks | sha256sum | cut -d' ' -f1)
-case " $(cat .venv/.locks 2>/dev/null || true) " in *" $wanted "*) exit 0 ;; esac
+[ "${1:-}" = vllm ] || case " $(cat .venv/.locks 2>/dev/null || true) " in *" $wanted "*) exit 0 ;; esac
 
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
     stop "this is $(uname -s)-$(uname -m); the locks hold builds for Linux x86-64 (Windows: use WSL 2)"
@@ -25,6 +25,18 @@ if [ ! -e .venv/.locks ]; then
     free=$(df -Pk . | awk 'NR==2 {print int($4 / 1048576)}')
     [ "$free" -ge 12 ] || stop "$free GiB free here; the environment takes 8 GiB and its download cache 3 more"
     echo "Setting up .venv with $("$python" -V) (once; 8 GiB on disk)."
+fi
+if [ "${1:-}" = vllm ]; then
+    wanted=$(sha256sum requirements-vllm.txt | cut -d' ' -f1)
+    [ "$(cat .venv-vllm/.locks 2>/dev/null || true)" != "$wanted" ] || exit 0
+    echo "Setting up .venv-vllm (once; a 4 GB download, 8 GiB on disk)."
+    [ -x .venv/bin/uv ] || sh scripts/setup.sh
+    .venv/bin/uv venv -q --clear --python "$python" .venv-vllm
+    { VIRTUAL_ENV=.venv-vllm .venv/bin/uv pip install -r requirements-vllm.txt && echo "$wanted" > .venv-vllm/.locks; } 2>&1 |
+        sed -u '/^ [+~-] /d'
+    [ -e .venv-vllm/.locks ] || stop "vLLM could not be installed; see above"
+    .venv-vllm/bin/python -c "import vllm; print('vLLM', vllm.__version__)"
+    exit 0
 fi
 for lock in $locks; do sed -n '1s/^# //p' "$lock"; done
 "$python" -c "$right" && [ -x .venv/bin/python ] && .venv/bin/python -c "$right" 2>/dev/null || "$python" -m venv --clear .venv

@@ -3,8 +3,8 @@
     python -m scripts.bench.evaluate --model DIR --engines hf ours vllm
     python -m scripts.bench.evaluate --shape 7b --items 512 --vllm /path/to/python
 
-hf: transformers' generate with 100 prompts at once, as lm-eval's hf model does. ours: LocalEngine, whose batch follows
-the free memory and loses rows that have ended. vllm: the server that ``make eval ENGINE=vllm`` starts. All in
+hf: transformers' generate with 100 prompts at once, as lm-eval's hf model does. ours: LocalEngine, whose batch
+follows the free memory and loses rows that have ended. vllm: the server that ``make eval ENGINE=vllm`` starts. All in
 bfloat16, with a LoRA adapter of rank 8, R1's sampling, the same prompts and the same end tokens.
 
 Random weights never end a text, so a fixed share of the vocabulary counts as end tokens: lengths then differ as a
@@ -27,26 +27,8 @@ from scripts.evaluate.subject import PLAIN, Subject
 SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medical part, MedQA-zh, CMExam
 HF_BATCH = 100
 WORDS = [
-    "fever",
-    "cough",
-    "pain",
-    "rash",
-    "dose",
-    "heart",
-    "nurse",
-    "liver",
-    "blood",
-    "lung",
-    "发热",
-    "咳嗽",
-    "疼痛",
-    "皮疹",
-    "剂量",
-    "心脏",
-    "肝脏",
-    "血压",
-    "肺炎",
-    "治疗",
+    *("fever", "cough", "pain", "rash", "dose", "heart", "liver"),
+    *("发热", "咳嗽", "疼痛", "剂量", "心脏", "肝脏", "血压"),
 ]
 
 

@@ -134,6 +134,7 @@ def server_engines(
     if options.engine == "vllm":
         room = 4096 if run.settings.budgets == () else run.settings.budgets[-1] + 3072
         url = stack.enter_context(vllm.serve(run.subject, options.vllm, room, run.folder / "logs/vllm.log"))
+        vllm.check_tokenizer(url, form)
         names, precision = vllm.SIDES, "bfloat16"
     else:
         url, precision = options.base_url, options.precision

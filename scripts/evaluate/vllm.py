@@ -19,7 +19,7 @@ from pathlib import Path
 
 from scripts.common import ROOT, UserError, read_json
 from scripts.evaluate.subject import Subject
-from scripts.train.template import reachable
+from scripts.train.template import ROUND_TRIP, PromptFormat, reachable
 
 SIDES = {"base": "base", "tuned": "tuned"}  # served names
 WORKERS = 256  # requests at once; vLLM makes its own batches of them
@@ -88,6 +88,24 @@ def wait_for(child: subprocess.Popen, port: int, log: Path) -> None:
             time.sleep(1)
     said = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
     raise UserError(f"\nvLLM did not start within {WAIT:.0f} s or ended:\n{said}\nwhole log: {log}")
+
+
+def check_tokenizer(url: str, form: PromptFormat) -> None:
+    """Raise UserError unless the server cuts texts into the same tokens as here: its transformers is another one."""
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False
+        session.headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
+        for text in (*ROUND_TRIP, form.frame().prompt("发热3天, what now?")):
+            asked = {"model": SIDES["base"], "prompt": text, "add_special_tokens": False}
+            found = session.post(f"{url.removesuffix('/v1')}/tokenize", json=asked, timeout=60).json()
+            wanted = form.tokenizer(text, add_special_tokens=False)["input_ids"]
+            if found.get("tokens") != wanted:
+                raise UserError(
+                    f"vLLM cuts {text!r} into {str(found)[:200]}, training into {wanted}: its transformers breaks this "
+                    "tokenizer. Run `make setup-vllm` for the pinned versions"
+                )
 
 
 def stop(child: subprocess.Popen) -> None:
