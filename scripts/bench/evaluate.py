@@ -8,7 +8,7 @@ follows the free memory and loses rows that have ended. vllm: the server that ``
 bfloat16, with a LoRA adapter of rank 8, R1's sampling, the same prompts and the same end tokens.
 
 Random weights never end a text, so a fixed share of the vocabulary counts as end tokens: lengths then differ as a
-geometric distribution does (mean ``--mean`` tokens, at most ``--budget``). Rows are appended to docs/bench_evaluate.json.
+geometric distribution does (mean ``--mean`` tokens, at most ``--budget``). Rows go to docs/bench_evaluate.json.
 """
 
 from __future__ import annotations
