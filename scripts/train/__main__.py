@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from scripts.common import NOTICE, UserError, read_json, run_main
+from scripts.common import NOTICE, UserError, quiet_libraries, read_json, run_main
 from scripts.train import preflight
 from scripts.train import run as runs
 
@@ -58,8 +58,10 @@ def main() -> int:
     parser.add_argument("--set-aside", action="store_true", help="move another run's folder away instead of refusing")
     args = parser.parse_intermixed_args()
     environment = os.environ.copy()
-    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")  # the table is what people should read
+    quiet_libraries()
     run = preflight.Run(args.recipe, args.overrides)
+    if more := preflight.without_validation(run):
+        run = preflight.Run(args.recipe, [*args.overrides, *more])
     if is_kept(run, args.keep):
         print(f"{run.output}: finished earlier with this recipe, data and base model: kept")
         return 0

@@ -23,9 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.common import UserError, first_line, load_recipe, run_main
+from scripts.common import UserError, first_line, load_recipe, quiet_libraries, read_json, run_main
 from scripts.train import run as runs
-from scripts.train.duration import estimate, time_first_steps
+from scripts.train.duration import estimate, steps_of, time_first_steps
 from scripts.train.memory import predict_peak_gib, trained_weights
 from scripts.train.template import PromptFormat, official_prompt, reachable
 
@@ -35,6 +35,7 @@ MODEL_REMEDY = (
     "Check the name and the network, set HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder by "
     "model_name_or_path=DIR"
 )
+FEWEST_STEPS = 10  # of a run whose validation loss says something
 SHOWN = 1500  # characters of a record that --show prints
 
 
@@ -436,7 +437,6 @@ def check_output_dir(run: Run) -> str:
 
 def examine(run: Run) -> list[Row]:
     """All checks of a recipe; what one finds wrong becomes a failed row instead of ending the rest."""
-    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")  # the table is what people should read
     rows: list[Row] = []
     for name, function in CHECKS:
         try:
@@ -448,6 +448,23 @@ def examine(run: Run) -> list[Row]:
             known = any(row.found == str(error) for row in rows)  # one missing file is one failure
             rows.append(Row(name, "skip" if known else "FAIL", "needs what failed above" if known else str(error)))
     return rows
+
+
+def without_validation(run: Run) -> list[str]:
+    """Overrides that leave validation out, where the recipe has it and its split is empty or the run too short."""
+    data = run.parsed["data"]
+    names = runs.names_of(data.eval_dataset)
+    if not names:
+        return []
+    registered = read_json(Path(data.dataset_dir) / "dataset_info.json")
+    files = [Path(data.dataset_dir) / registered[n]["file_name"] for n in names if "file_name" in registered.get(n, {})]
+    empty = any(file.exists() and not file.stat().st_size for file in files)
+    steps = steps_of([1] * count_rows(runs.names_of(data.dataset), data), run.parsed, 1)[0]
+    if not empty and (steps >= FEWEST_STEPS or not steps):
+        return []
+    why = "its split is empty" if empty else f"{steps} steps are too short a run"
+    print(f"validation on {', '.join(names)} is left out: {why}")
+    return ["eval_dataset=null", "eval_strategy='no'"]
 
 
 def show_records(run: Run) -> None:
@@ -489,7 +506,10 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print two records as the trainer sees them")
     parser.add_argument("--time", action="store_true", help="run the first steps and foretell the rest from them")
     args = parser.parse_intermixed_args()
+    quiet_libraries()
     run = Run(args.recipe, args.overrides)
+    if more := without_validation(run):
+        run = Run(args.recipe, [*args.overrides, *more])
     print("checking the recipe, its records and this machine …", file=sys.stderr, flush=True)
     ready = report(run, examine(run))
     if args.show and ready:

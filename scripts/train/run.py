@@ -119,7 +119,10 @@ def folder_hash(path: str | Path) -> str:
     if not folder.is_dir():
         from transformers import AutoConfig
 
-        return f"{path}@{getattr(AutoConfig.from_pretrained(str(path)), '_commit_hash', None)}"
+        try:
+            return f"{path}@{getattr(AutoConfig.from_pretrained(str(path)), '_commit_hash', None)}"
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: no folder, and the hub does not give it ({first_line(error)})") from error
     names = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*config.json", "tokenizer*", "*.jinja")
     files = sorted({file for name in names for file in folder.glob(name)})
     if not files:

@@ -115,6 +115,30 @@ def test_a_validation_split_is_read_and_must_not_be_trained_on(tmp_path, recipe)
     assert "demo_val are trained on" in failures(recipe, "eval_dataset=demo_val eval_strategy=epoch")["held out"]
 
 
+@pytest.mark.parametrize(
+    ("val", "overrides", "left_out"),
+    [
+        ("", "num_train_epochs=9", "its split is empty"),
+        ("same", "num_train_epochs=1", "3 steps are too short"),
+        ("same", "num_train_epochs=9", None),
+    ],
+)
+def test_validation_is_left_out_where_it_would_stop_the_run_or_say_nothing(
+    tmp_path, recipe, capsys, val, overrides, left_out
+):
+    """The overrides that leave it out are part of the run's identity."""
+    (tmp_path / "val.jsonl").write_text((tmp_path / "test.jsonl").read_text() if val else "")
+    write_registry(tmp_path, demo_train="train.jsonl", demo_test="test.jsonl", demo_val="val.jsonl")
+    given = [overrides, "eval_dataset=demo_val", "eval_strategy=steps", "eval_steps=0.2"]
+    more = preflight.without_validation(preflight.Run(str(recipe), given))
+    assert bool(more) == bool(left_out)
+    if left_out:
+        assert left_out in capsys.readouterr().out
+    parsed = preflight.Run(str(recipe), [*given, *more]).parsed
+    assert (parsed["data"].eval_dataset is None) == bool(left_out)
+    assert parsed["training"].do_eval == (not left_out)
+
+
 THOUGHT = "<think>\nFirst the temperature.\n</think>\n\nRest."
 SHAPES = {
     "alpaca array": ("a.json", json.dumps([{"instruction": "Fever?", "input": "", "output": THOUGHT}] * 3), {}),
