@@ -22,6 +22,7 @@ from typing import Any
 
 from scripts.common import ROOT, UserError, git_commit, machine, read_json, run_main, versions, write_json
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine, in_parallel
+from scripts.evaluate.server import AT_ONCE
 from scripts.evaluate.subject import PLAIN, Subject
 
 SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medical part, MedQA-zh, CMExam
@@ -115,7 +116,7 @@ def with_vllm(
 
         list(in_parallel(ask, prompts[:64], 64))  # warm: graphs are captured, kernels tuned
         began = time.perf_counter()
-        made = sum(in_parallel(ask, prompts, vllm.WORKERS))
+        made = sum(in_parallel(ask, prompts, AT_ONCE))
         return made, time.perf_counter() - began
 
 

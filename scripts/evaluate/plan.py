@@ -139,8 +139,7 @@ def server_engines(
     else:
         url, precision = options.base_url, options.precision
         names = {"base": options.model, "tuned": options.adapter}
-    workers = vllm.WORKERS if options.engine == "vllm" else 16
-    engines = {side: servers.ServerEngine(url, names[side], side, precision, workers, form) for side in sides}
+    engines = {side: servers.ServerEngine(url, names[side], side, precision, form=form) for side in sides}
     for side, engine in engines.items():
         if options.engine == "vllm":  # started here on files whose hashes are known
             engine.identity = {**run.subject.identity(side), **engine.about}

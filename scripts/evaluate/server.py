@@ -19,6 +19,7 @@ from scripts.evaluate.engines import Continuation
 from scripts.train.template import PromptFormat
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+AT_ONCE = 256  # requests; vLLM makes its own batches of them
 TOP_LOGPROBS = 20  # what vLLM gives at most by default
 PROBES = (  # continued by one token each, to tell models behind a server apart
     "The most common cause of community-acquired pneumonia is",
@@ -36,13 +37,20 @@ class ServerEngine:
     """A model behind an OpenAI-compatible server. Without /v1/completions (LLaMA-Factory's) no budget can be set."""
 
     def __init__(
-        self, base_url: str, model: str, side: str, precision: str, workers: int = 64, form: PromptFormat | None = None
+        self,
+        base_url: str,
+        model: str,
+        side: str,
+        precision: str,
+        workers: int | None = None,
+        form: PromptFormat | None = None,
     ) -> None:
-        self.base_url, self.model, self.side, self.workers = base_url.rstrip("/"), model, side, workers
+        self.base_url, self.model, self.side = base_url.rstrip("/"), model, side
         self.form = form  # where the model's tokenizer is at hand
         self.faults: Counter[str] = Counter()
         self.client = make_client(self.base_url, self.faults)
         self.root, self.owner = self._served()
+        self.workers = workers or (AT_ONCE if self.owner == "vllm" else 8)
         self.can_continue = self._can_continue()
         self.about = {"engine": self.owner, "precision": precision}
         self.identity: dict[str, Any] = {}  # set by `identify`

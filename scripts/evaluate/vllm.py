@@ -22,7 +22,6 @@ from scripts.evaluate.subject import Subject
 from scripts.train.template import ROUND_TRIP, PromptFormat, reachable
 
 SIDES = {"base": "base", "tuned": "tuned"}  # served names
-WORKERS = 256  # requests at once; vLLM makes its own batches of them
 WAIT = 900.0  # seconds until a server that does not answer is given up
 
 

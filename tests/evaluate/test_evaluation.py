@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ import pytest
 from scripts.common import UserError, read_json, write_json
 from scripts.evaluate import __main__ as command
 from scripts.evaluate.runs import load_results, table_of_runs, table_of_two
+from scripts.evaluate.subject import find_subject
 from scripts.train import run as runs
 from tests.conftest import TEMPLATES, build_adapter, write_records
 from tests.evaluate.conftest import make_run, write_benchmark
+from tests.scripted_server import Model, Script, continued, serve
 
 SMALL = ["--budget", "4 8", "--answer-tokens", "6", "--limit", "3"]
 
@@ -175,3 +179,34 @@ def test_bad_input_is_told_before_any_work(tmp_path, ended_run, monkeypatch, arg
     monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
     with pytest.raises(UserError, match=message):
         command.main()
+
+
+def speak(request) -> str:
+    """A model that thinks, then answers with the letter that the tuned one knows."""
+    number = int(re.search(r"number (\d)", request.prompt + "number 0")[1])
+    letter = "A" if request.model == "base" else "ABCD"[number % 4]
+    said = f"First the fever, then the cough.\n</think>\n\nSo.\nAnswer: {letter}"
+    return continued(said, request.prompt)
+
+
+def test_a_vllm_server_of_base_and_adapter_is_evaluated_by_its_run(tmp_path, ended_run):
+    """As vLLM serves them: two names, prefill, budgets, log-probabilities; prompts are those of the run's template."""
+    models = (Model("base", root="/models/base"), Model("tuned", root="/adapters/run", parent="base"))
+    script = Script(speak, models, faults=[None, None, 500, "drop"])
+    with serve(script) as url:
+        arguments = ["--engine", "server", "--base-url", url, "--model", "base", "--adapter", "tuned"]
+        arguments += ["--run", str(ended_run), "--precision", "bfloat16", "--base-form", "thinking"]
+        folder = evaluate(tmp_path / "results", *arguments, "--budget", "64", "--answer-tokens", "32", "--limit", "4")
+        asked = len(script.requests)
+        evaluate(folder, *arguments, "--budget", "64", "--answer-tokens", "32", "--limit", "4", "--only", "accuracy")
+        again = [request for request in script.requests[asked:] if "number" in request.prompt]
+    assert again == [], "finished items are not asked again"
+    results = load_results(folder)
+    cell = results["accuracy"]["tasks"]["bench"]["budgets"]["64"]
+    assert (cell["base"]["acc"], cell["tuned"]["acc"], cell["tuned"]["read"]) == (0.25, 1.0, 1.0)
+    assert (results["accuracy"]["engine"], results["accuracy"]["precision"]) == ("vllm", "bfloat16")
+    assert results["perplexity"]["engine"] == "transformers", "in training's precision, and said so"
+    prompts = [request.prompt for request in script.requests if "Which one" in request.prompt]
+    form = find_subject(Namespace(model=None, adapter=str(ended_run), template=None, system=None)).prompt_format()
+    assert all(prompt.startswith(form.frame().before) for prompt in prompts)
+    assert len(read_json(folder / "servers.json")) == 2
