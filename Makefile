@@ -54,8 +54,8 @@ api: setup ## an OpenAI-compatible server on 127.0.0.1:8000; RECIPE=yamls/webcha
 chat: setup ## the chat page on 127.0.0.1:7863, with a server of its own; RECIPE=yamls/webchat.yaml ARGS=--compare
 	@$(PY) -m scripts.chat --recipe $(call recipe,yamls/webchat.yaml) $(ARGUMENTS)
 
-export: setup ## merge the adapter, say what that changed, Modelfile for Ollama; RECIPE=yamls/merge.yaml ARGS="key=value"
-	@$(PY) -m scripts.export $(call recipe,yamls/merge.yaml) $(ARGUMENTS)
+export: setup ## merge the last run's adapter, say what that changed, Modelfile for Ollama; RECIPE=yamls/merge.yaml ARGS="key=value"
+	@$(PY) -m scripts.export $(if $(call given,RECIPE),$(call recipe)) $(ARGUMENTS)
 
 test: setup-dev ## core tests, no network, no GPU
 	$(PY) -m pytest $(ARGUMENTS)

@@ -136,16 +136,24 @@ def think(engine: Any, form: Form, limits: Limits, talks: list[Talk]) -> None:
 
 def force(engine: Any, form: Form, limits: Limits, talks: list[Talk]) -> list[tuple[Talk, dict]]:
     """Close each open thought and let the model answer; the talk itself stays open for larger budgets."""
-    closed = [
-        Talk(talk.item, talk.prompt, talk.seed, text=talk.text.rstrip() + form.close, stopped=talk.stopped)
-        for talk in talks
-    ]
+    closed = []
+    for talk in talks:
+        thought = without_half_mark(talk.text, form.marks[1].strip()).rstrip()
+        closed.append(Talk(talk.item, talk.prompt, talk.seed, text=thought + form.close, stopped=talk.stopped))
     found = []
     pieces = continue_all(engine, limits, closed, limits.answer_tokens)
     for talk, (closing, piece) in zip(talks, pieces, strict=True):
         cut = not piece.ended
         found.append((talk, output(engine, form, closing, closing.text + piece.text, forced=True, cut=cut)))
     return found
+
+
+def without_half_mark(text: str, mark: str) -> str:
+    """``text`` less the beginning of ``mark`` at its end: a budget can cut inside a mark that is plain text."""
+    for size in range(len(mark) - 1, 1, -1):
+        if text.endswith(mark[:size]):
+            return text[:-size]
+    return text
 
 
 def continue_all(engine: Any, limits: Limits, talks: list[Talk], room: int) -> list[tuple[Talk, Continuation]]:

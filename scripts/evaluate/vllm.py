@@ -56,6 +56,8 @@ def serve(subject: Subject, named: str | None, longest: int, log: Path, memory: 
         port = probe.getsockname()[1]
     key = secrets.token_urlsafe(24)  # so that nobody else on this machine asks it
     environment = os.environ | {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    # FlashInfer's sampler is compiled at the first start, for minutes and only where CUDA's compiler is installed.
+    environment |= {"VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0")}
     environment |= {"PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:

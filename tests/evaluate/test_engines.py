@@ -13,7 +13,7 @@ import pytest
 from scripts.common import UserError
 from scripts.evaluate import accuracy, forms
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine
-from scripts.evaluate.generate import Item, Limits, ask
+from scripts.evaluate.generate import Item, Limits, ask, without_half_mark
 from scripts.evaluate.server import ServerEngine, identify
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
@@ -58,6 +58,18 @@ def test_an_open_thought_is_closed_at_each_budget_and_thought_on(loaded, tmp_pat
             assert row["outputs"]["8"]["letter"] in set("ABCD"), "no letter was named, so it is asked by likelihood"
             assert row["outputs"]["8"]["status"] in ("read", "asked")
     assert said["base"] != said["tuned"], "the adapter is switched on and off"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("so it is B.\n</thi", "so it is B.\n"),
+        ("so it is B.\n</", "so it is B.\n"),
+        ("p < 0.05 and x <", "p < 0.05 and x <"),
+    ],
+)
+def test_half_a_mark_at_the_budget_is_no_thought(text, left):
+    assert without_half_mark(text, "</think>") == left
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
