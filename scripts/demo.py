@@ -184,7 +184,7 @@ def before_and_after(result: dict[str, Any]) -> str:
     """Perplexity of base and tuned in words."""
     lines = [f"\nPerplexity of {result['base']['n']} held-out records that training never saw (lower is better):"]
     for side in ("base", "tuned"):
-        low, high = result[side]["ppl_ci95"]
+        low, high = result[side]["ci95"]
         lines.append(f"  {side:6s}{result[side]['ppl']:9.2f}   95% interval {low:.2f} to {high:.2f}")
     return "\n".join(lines)
 

