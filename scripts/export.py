@@ -22,18 +22,16 @@ from scripts.common import (
     write_json,
     write_text,
 )
-from scripts.evaluate.engines import TINY, LoadedModel
-from scripts.evaluate.perplexity import compare_parts, encode, measure, read_records
+from scripts.evaluate.engines import LoadedModel
+from scripts.evaluate.perplexity import compare_parts, measure, read_records
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import PLAIN, Subject, find_subject
 from scripts.train.run import IDENTITY, newest_adapter, read_run
 from scripts.train.template import PromptFormat
 
 MARK = "medcot_export.json"  # what a folder of ours holds
-PROMPTS, LENGTH = 8, 64  # of the greedy comparison: held-out questions, tokens of each answer
 SHARE = 0.25  # of the adapter's effect that the merge may be off by: more than rounding, less than a wrong scale
 NAMES = {"trained": "as trained", "unquantised": "unquantised base + adapter", "merged": "merged"}
-EXACT = {"bits": None, "dtype": "float32"}
 EXAMPLES = """examples:
   python -m scripts.export                                  the run that ended last
   python -m scripts.export yamls/merge.yaml adapter_name_or_path=saves/own export_dir=saves/own_merge"""
@@ -123,35 +121,9 @@ def render(name: str, **words: Any) -> str:
     return found.get_template(name).render(**words, notice=NOTICE, notice_zh=NOTICE_ZH)
 
 
-def greedy(subject: Subject, records: list[dict], cutoff_len: int) -> list[list[int]]:
-    """Greedy answers in float32 to the records' questions, as token ids: one list of at most LENGTH per record."""
-    import torch
-
-    loaded = LoadedModel(subject, EXACT)
-    answers = []
-    for record in records:
-        ids = torch.tensor([encode(record, loaded.form, cutoff_len)[0].prompt], device=loaded.model.device)
-        options = {"do_sample": False, "top_p": None, "temperature": None, "top_k": None, "max_new_tokens": LENGTH}
-        with torch.inference_mode():
-            answers.append(
-                loaded.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
-            )
-    return [answer.tolist() for answer in answers]
-
-
 def as_merged(trained: Subject, folder: Path) -> Subject:
     """The merged model, asked as the trained one."""
     return Subject(str(folder), None, trained.template, trained.system, trained.thinking, PLAIN, None)
-
-
-def check_tokens(trained: Subject, records: list[dict], cutoff_len: int, merged: Path) -> dict[str, int]:
-    """Compare greedy answers of base + adapter with a float32 merge's; UserError unless identical."""
-    before, after = (greedy(subject, records, cutoff_len) for subject in (trained, as_merged(trained, merged)))
-    same = sum(one == other for one, other in zip(before, after, strict=True))
-    if same < len(before):
-        found = f"{len(before) - same} of {len(before)} greedy answers, float32, differ from base + adapter"
-        raise UserError(f"{found}: the merge is not what was trained; report this with your versions")
-    return {"prompts": len(before), "identical": same, "tokens": sum(len(answer) for answer in before)}
 
 
 def check_perplexity(
@@ -183,10 +155,8 @@ def summary(found: dict[str, Any]) -> str:
     """The check's numbers in lines for people."""
     if not found:
         return "not checked"
-    tokens, ppl = found["greedy_float32"], found["perplexity"]
-    said = f"{tokens['identical']} of {tokens['prompts']} identical to base + adapter" if tokens else "not compared"
-    lines = [f"greedy answers in float32: {said}"]
-    lines += [f"perplexity, {label}: {ppl[name]['ppl']:.3f} (n = {ppl[name]['n']})" for name, label in NAMES.items()]
+    ppl = found["perplexity"]
+    lines = [f"perplexity, {label}: {ppl[name]['ppl']:.3f} (n = {ppl[name]['n']})" for name, label in NAMES.items()]
     for name in ("trained", "unquantised"):
         change = ppl[f"merged - {name}"]
         ends = " to ".join(f"{end:+.4f}" for end in change["ci95"]) if change["ci95"] else "none"
@@ -195,24 +165,15 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def check(recipe: dict[str, Any], trained: Subject, merged: Path, data: Path, limit: int) -> dict:
-    """What merging changed; also in results/. A tiny model is merged in float32 too, for a while."""
-    from llamafactory.train.tuner import export_model
-
-    results, tokens = Path("results") / Path(recipe["export_dir"]).name, None
-    records, cutoff_len = read_records(data)[:limit], recipe.get("cutoff_len", 2048)
-    if sum(file.stat().st_size for file in merged.glob("*.safetensors")) / 2 < TINY:
-        exact = merged.with_name(f"{merged.name}-float32")
-        with atomic_folder(exact) as folder:
-            export_model(recipe | {"export_dir": str(folder), "infer_dtype": "float32"})
-            tokens = check_tokens(trained, records[:PROMPTS], cutoff_len, folder)
-        import shutil
-
-        shutil.rmtree(exact)
-    store = Store(results / "merge_items.jsonl")
-    found = {"greedy_float32": tokens, "perplexity": check_perplexity(trained, merged, records, cutoff_len, store)}
+    """What merging changed, as ``perplexity``; also in results/<folder's name>/merge.json."""
+    results = Path("results") / Path(recipe["export_dir"]).name
+    records, store = read_records(data)[:limit], Store(results / "merge_items.jsonl")
+    found = {"perplexity": check_perplexity(trained, merged, records, recipe.get("cutoff_len", 2048), store)}
     settings = {"recipe": recipe, "data": str(data), "limit": limit, "trained_precision": trained.precision}
-    about = {"subject": trained.about(), "settings": settings, "provenance": provenance()}
-    write_json(results / "merge.json", found | about)
+    write_json(
+        results / "merge.json",
+        found | {"subject": trained.about(), "settings": settings, "provenance": provenance()},
+    )
     return found
 
 

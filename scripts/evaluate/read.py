@@ -1,6 +1,6 @@
 """Read a model's text: its reasoning, its answer, the letter it chose. Pure, and the only place that reads letters.
 
-The letter is read strictly (docs/answer_extraction.md): the last statement of an answer after the thought; where there
+The letter is read strictly (docs/evaluation.md): the last statement of an answer after the thought; where there
 is none, an option named in a concluding sentence or line, if nothing speaks against it. Never from an option's text.
 """
 

@@ -1,6 +1,6 @@
 """What accuracy does not show, from the texts that are there: loops, mixed language, thoughts, form, rotated options.
 
-Pure functions. What they find on real records and on planted loops and mixtures is in docs/answer_extraction.md.
+Pure functions. What they find on real records and on planted loops and mixtures is in docs/evaluation.md.
 """
 
 from __future__ import annotations
