@@ -6,16 +6,16 @@ answers must be a tie, an order must not decide, and padding must not win (``jud
 
 from __future__ import annotations
 
+import asyncio
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from scripts.common import UserError, file_hash, write_jsonl
-from scripts.evaluate.engines import in_parallel
+from scripts.evaluate.judge_server import GaveUp, Judge, Unscored
 from scripts.evaluate.read import split_reasoning
-from scripts.evaluate.server import make_client, message_text
 from scripts.evaluate.stats import compare, paired
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import SIDES, key_of
@@ -24,7 +24,6 @@ PROMPTS = Path(__file__).with_name("prompts")
 NO_ANSWER = "(no answer)"
 SCORES = {"tuned": 1.0, "base": 0.0, "tie": 0.5}
 MARKS = {"pairwise": ("A", "B", "tie"), "freeform": ("equivalent", "different")}
-ROOM = 8192  # tokens: a reasoning judge thinks before its verdict
 AT_ONCE, IN_A_ROW = 8, 3  # requests; failures after which the judge is given up
 CONTROLS = 12  # pairs that the judge's own controls take
 PADDING = {
@@ -32,11 +31,6 @@ PADDING = {
     "information can always be helpful in understanding the overall situation.",
     "zh": "需要说明的是，每位患者的情况都有所不同，相关因素很多，更多的信息总是有助于全面了解整体情况。",
 }
-Judge = Callable[[str], str]
-
-
-class Unscored(Exception):
-    """A request that the judge refuses for good, such as one that its content filter stops."""
 
 
 def prompt_for(kind: str, **fields: str) -> str:
@@ -46,18 +40,19 @@ def prompt_for(kind: str, **fields: str) -> str:
 
 
 def read_verdict(text: str, kind: str) -> str | None:
-    """The last verdict after the judge's own thought: [[mark]], {"verdict": mark}, or a last line that is a mark."""
+    """The verdict after the judge's own thought: on the last line, in a JSON field, or alone on a line as [[mark]]."""
     parts = split_reasoning(text)
-    answer = re.sub(r"[`*]", "", parts.answer if parts.closed else "")
-    marks = {mark.lower(): mark for mark in MARKS[kind]}
-    words = "|".join(marks)
-    found = list(re.finditer(rf"\[\[\s*({words})\s*\]\]", answer, re.I))
-    found = found or list(re.finditer(rf'"\w+"\s*:\s*"\s*\[*({words})\]*\s*"', answer, re.I))
-    if found:
-        return marks[found[-1][1].lower()]
-    lines = [line for line in answer.splitlines() if line.strip()]
-    alone = re.fullmatch(rf"\W*(?:verdict|answer)?\W*({words})\W*", lines[-1], re.I) if lines else None
-    return marks[alone[1].lower()] if alone else None
+    answer = unicodedata.normalize("NFKC", re.sub(r"[`*]", "", parts.answer if parts.closed else ""))
+    last = next((line for line in reversed(answer.splitlines()) if line.strip(" {}")), "")
+    words, name = "|".join(MARKS[kind]), "verdict|winner|answer|decision|choice|result|judge?ment"
+    forms = (
+        (r"\[\[\s*(?:answer )?([^\[\]]*?)\s*\]\]", last),
+        (rf'"(?:\w*_)?(?:{name})"\s*:\s*"\W*(?:answer )?({words})\W*"', answer),
+        (rf"^\W*\[\[\s*({words})\s*\]\]\W*$", answer),
+        (rf"^\W*(?:(?:my |the )?(?:final )?(?:{name})(?: is)?\W+)?(?:answer )?({words})\W*$", last),
+    )
+    said = next((found for pattern, where in forms if (found := re.findall(pattern, where, re.I | re.M))), [""])
+    return {mark.lower(): mark for mark in MARKS[kind]}.get(said[-1].lower())
 
 
 def combine(forward: str | None, backward: str | None) -> str:
@@ -69,82 +64,50 @@ def combine(forward: str | None, backward: str | None) -> str:
     return first if first == second else "tie"
 
 
-def judge_from(url: str, model: str, key: str, faults: Counter[str]) -> Judge:
-    """A judge that asks a server. Raises Unscored for a request that it refuses, UserError where it cannot be asked."""
-    import openai
-
-    client = make_client(url, faults, key)
-    wanted: dict[str, Any] = {"max_tokens": ROOM, "temperature": 0}
-
-    def ask(prompt: str) -> str:
-        messages = [{"role": "user", "content": prompt}]
-        for _ in range(3):  # at most two parameters that this judge does not take
-            try:
-                said = client.chat.completions.create(model=model, messages=messages, **wanted)
-                choice = said.choices[0]
-                if choice.finish_reason == "content_filter":
-                    raise Unscored("content_filter")
-                return message_text(choice.message)
-            except openai.BadRequestError as error:
-                if not drop_parameter(wanted, str(error)):
-                    raise Unscored(str(error)[:200]) from error
-            except (openai.OpenAIError, AttributeError, IndexError, TypeError) as error:
-                raise UserError(f"{url}: the judge {model} gave up ({error}); faults: {dict(faults)}") from error
-        raise Unscored("its parameters are not taken")
-
-    return ask
-
-
-def drop_parameter(wanted: dict[str, Any], message: str) -> bool:
-    """Do without a parameter that a judge's refusal names; False where it names none of ours."""
-    if "max_tokens" in message and "max_tokens" in wanted:
-        wanted["max_completion_tokens"] = wanted.pop("max_tokens")
-        return True
-    if "temperature" in message and "temperature" in wanted:
-        del wanted["temperature"]
-        return True
-    return False
-
-
-def ask_all(requests: list[dict[str, Any]], judge: Judge, identity: dict, store: Store) -> list[dict]:
+def ask_all(requests: list[dict[str, Any]], judge: Judge, store: Store) -> list[dict]:
     """Ask the judge every request ({"kind", "prompt", …}); returns rows with ``verdict`` and ``error``.
 
     Only verdicts that were understood are stored: a rerun asks the others again. After some failures in a row it stops.
     """
-    from tqdm import tqdm
-
-    keys = [key_of(identity, request["kind"], request["prompt"]) for request in requests]
-    missing = list({key: i for i, key in enumerate(keys) if key not in store.rows}.values())
-    failed: dict[str, str] = {}
-    in_a_row = 0
-
-    def ask(i: int) -> tuple[str, str]:
-        try:
-            return judge(requests[i]["prompt"]), ""
-        except (Unscored, UserError) as error:
-            return "", str(error)
-
-    answers = in_parallel(ask, missing, AT_ONCE)
-    try:
-        for i, (said, error) in zip(missing, tqdm(answers, "judge", len(missing), unit="request"), strict=True):
-            verdict = read_verdict(said, requests[i]["kind"])
-            in_a_row = in_a_row + 1 if error and "gave up" in error else 0
-            if in_a_row == IN_A_ROW:
-                raise UserError(f"the judge failed {IN_A_ROW} times in a row ({error}); mend it and run again")
-            if verdict is None:
-                failed[keys[i]] = error or "no verdict in its text"
-                continue
-            about = {name: value for name, value in requests[i].items() if name != "prompt"}
-            store.add([{"key": keys[i], **about, "verdict": verdict, "text": said}])
-    finally:
-        answers.close()
+    keys = [key_of(judge.identity, request["kind"], request["prompt"]) for request in requests]
+    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in store.rows}
+    failed = asyncio.run(ask_missing(missing, judge, store)) if missing else {}
     return [
         {**store.rows[key], "error": None} if key in store.rows else {"verdict": None, "error": failed[key]}
         for key in keys
     ]
 
 
-def pairwise(pairs: list[dict], judge: Judge, identity: dict, store: Store) -> list[dict]:
+async def ask_missing(missing: dict[str, dict], judge: Judge, store: Store) -> dict[str, str]:
+    """Ask several requests (key → request) at once and store their verdicts; key → error of those without one."""
+    from tqdm import tqdm
+
+    limit, failed, in_a_row = asyncio.Semaphore(AT_ONCE), {}, 0
+
+    async def ask(key: str) -> tuple[str, str, Exception | None]:
+        async with limit:
+            try:
+                return key, await judge.ask(client, missing[key]["prompt"]), None
+            except (Unscored, GaveUp) as error:
+                return key, "", error
+
+    async with judge.client() as client:
+        answers = asyncio.as_completed([asyncio.create_task(ask(key)) for key in missing])
+        for answer in tqdm(answers, "judge", len(missing), unit="request"):
+            key, said, error = await answer
+            in_a_row = in_a_row + 1 if isinstance(error, GaveUp) else 0
+            if in_a_row == IN_A_ROW:
+                raise UserError(f"{judge.url}: the judge gave up ({error}); start or mend it and run the same again")
+            verdict = read_verdict(said, missing[key]["kind"])
+            if verdict is None:
+                failed[key] = str(error or "no verdict in its text")
+                continue
+            about = {name: value for name, value in missing[key].items() if name != "prompt"}
+            store.add([{"key": key, **about, "verdict": verdict, "text": said}])
+    return failed
+
+
+def pairwise(pairs: list[dict], judge: Judge, store: Store) -> list[dict]:
     """Outcome of each pair {"id", "lang", "question", "reference", "base", "tuned"} (texts of the final answers)."""
     requests = []
     for pair in pairs:
@@ -152,7 +115,7 @@ def pairwise(pairs: list[dict], judge: Judge, identity: dict, store: Store) -> l
             shown = {"first": pair[first] or NO_ANSWER, "second": pair[second] or NO_ANSWER}
             prompt = prompt_for("pairwise", question=pair["question"], reference=pair["reference"], **shown)
             requests.append({"kind": "pairwise", "id": pair["id"], "order": order, "prompt": prompt})
-    said = ask_all(requests, judge, identity, store)
+    said = ask_all(requests, judge, store)
     rows = []
     for pair, forward, backward in zip(pairs, said[::2], said[1::2], strict=True):
         verdicts = {"forward": forward["verdict"], "backward": backward["verdict"]}
@@ -161,7 +124,7 @@ def pairwise(pairs: list[dict], judge: Judge, identity: dict, store: Store) -> l
     return rows
 
 
-def freeform(answers: list[dict], judge: Judge, identity: dict, store: Store) -> list[dict]:
+def freeform(answers: list[dict], judge: Judge, store: Store) -> list[dict]:
     """Each answer {"id", "model", "lang", "question", "reference", "answer"} with ``equivalent``: True, False, None.
 
     An empty answer is different without asking.
@@ -171,7 +134,7 @@ def freeform(answers: list[dict], judge: Judge, identity: dict, store: Store) ->
         if answer["answer"].strip():
             prompt = prompt_for("freeform", **{name: answer[name] for name in ("question", "reference", "answer")})
             requests.append({"kind": "freeform", "id": answer["id"], "model": answer["model"], "prompt": prompt})
-    said = iter(ask_all(requests, judge, identity, store))
+    said = iter(ask_all(requests, judge, store))
     rows = []
     for answer in answers:
         row = next(said) if answer["answer"].strip() else {"verdict": "different", "error": None}
@@ -180,10 +143,13 @@ def freeform(answers: list[dict], judge: Judge, identity: dict, store: Store) ->
     return rows
 
 
+def scored(rows: list[dict]) -> list[dict]:
+    """The pairs with a verdict in both orders."""
+    return [row for row in rows if row["outcome"] != "unscored"]
+
+
 def disagree(row: dict) -> bool:
     """Whether the two orders of a scored pair came to different ends; (A, tie) and (tie, A) do too."""
-    if row["outcome"] == "unscored":
-        return False
     return (row["forward"], row["backward"]) not in (("A", "B"), ("B", "A"), ("tie", "tie"))
 
 
@@ -197,14 +163,14 @@ def win_rate(scores: list[float], pairs: list[str]) -> dict[str, Any]:
 
 def summarise_pairs(rows: list[dict]) -> dict[str, Any]:
     """Counts, and the tuned model's win rate (a tie is half a win) over the scored pairs."""
-    scored = [row for row in rows if row["outcome"] in SCORES]
+    counted = scored(rows)
     first = [row[order] == "A" for row in rows for order in ("forward", "backward") if row[order] in ("A", "B")]
     return {
-        "counts": {name: sum(row["outcome"] == name for row in rows) for name in ("tuned", "base", "tie", "unscored")},
+        "counts": {name: sum(row["outcome"] == name for row in rows) for name in (*SCORES, "unscored")},
         "n": len(rows),
-        "errors": dict(Counter(row["error"] for row in rows if row["error"])),
-        "win_rate": win_rate([SCORES[row["outcome"]] for row in scored], [row["id"] for row in scored]),
-        "orders_disagree": sum(disagree(row) for row in rows),
+        "errors": dict(Counter(row["error"].partition(":")[0] for row in rows if row["error"])),
+        "win_rate": win_rate([SCORES[row["outcome"]] for row in counted], [row["id"] for row in counted]),
+        "orders_disagree": sum(map(disagree, counted)),
         "first_preferred": sum(first) / len(first) if first else None,
     }
 
@@ -212,43 +178,46 @@ def summarise_pairs(rows: list[dict]) -> dict[str, Any]:
 def summarise_freeform(rows: list[dict]) -> dict[str, Any]:
     """Share of answers equivalent to the reference per side, over all scored answers, and the paired difference."""
     verdicts = {side: {row["id"]: row["equivalent"] for row in rows if row["model"] == side} for side in SIDES}
-    scored = {side: {k: float(v) for k, v in mine.items() if v is not None} for side, mine in verdicts.items() if mine}
-    result = compare(scored)
-    for side, mine in scored.items():
+    known = {side: {k: float(v) for k, v in mine.items() if v is not None} for side, mine in verdicts.items() if mine}
+    result = compare(known)
+    for side, mine in known.items():
         result[side]["unscored"] = 1 - len(mine) / len(verdicts[side])
     return result
 
 
-def judge_controls(pairs: list[dict], judge: Judge, identity: dict, store: Store) -> dict[str, Any]:
-    """The judge's errors where the right verdict is known: identical answers, and an answer against itself padded."""
-    chosen = [pair for pair in pairs if pair["base"]][:CONTROLS]
-    same = [{**pair, "tuned": pair["base"]} for pair in chosen]
-    padded = [{**pair, "tuned": pair["base"] + PADDING.get(pair["lang"], PADDING["en"])} for pair in chosen]
-    found = {}
-    for name, rows in (("identical", same), ("padded", padded)):
-        scored = [row for row in pairwise(rows, judge, identity, store) if row["outcome"] != "unscored"]
-        wrong = [row for row in scored if row["outcome"] == "tuned" or (name == "identical" and disagree(row))]
-        found[name] = {"n": len(scored), "wrong": len(wrong)}
-    return found
+def judge_controls(rows: list[dict], judge: Judge, store: Store) -> dict[str, Any]:
+    """The judge's errors where the right verdict is known; ``rows``: of `pairwise`.
+
+    identical: an answer against itself is a tie. swapped: the order of two answers does not decide. padded: an answer
+    does not beat itself because empty words were added. Each: ``{"n", "wrong"}`` over the scored pairs.
+    """
+    chosen = [row for row in rows if row["base"].strip()][:CONTROLS]
+    same = [{**row, "tuned": row["base"]} for row in chosen]
+    padded = [{**row, "tuned": row["base"] + PADDING.get(row["lang"], PADDING["en"])} for row in chosen]
+    found = {
+        "identical": [row["forward"] != "tie" for row in scored(pairwise(same, judge, store))],
+        "swapped": [disagree(row) for row in scored(rows)],
+        "padded": [row["outcome"] == "tuned" for row in scored(pairwise(padded, judge, store))],
+    }
+    return {name: {"n": len(wrong), "wrong": sum(wrong)} for name, wrong in found.items()}
 
 
 def judge_all(run: Any, pairs: list[dict], answers: list[dict]) -> None:
     """Both kinds of judging and the judge's own controls, written as ``freeform.json`` and ``pairwise.json``."""
-    faults: Counter[str] = Counter()
-    ask = judge_from(run.judge["url"], run.judge["model"], run.judge["key"], faults)
-    identity = {"url": run.judge["url"], "model": run.judge["model"]}
+    judge = Judge(run.judge["url"], run.judge["model"], run.judge["key"])
     prompts = {path.name: file_hash(path) for path in sorted(PROMPTS.glob("*.txt"))}
     store = Store(run.folder / "verdicts.jsonl")
-    about = {"judge": identity, "prompts": prompts}
+    about = {"judge": judge.identity, "prompts": prompts}
     with run.step("freeform") as result:
-        rows = freeform(answers, ask, identity, store)
+        rows = freeform(answers, judge, store)
         write_jsonl(run.folder / "freeform_samples.jsonl", rows)
-        result |= summarise_freeform(rows) | about | {"faults": dict(faults)}
+        result |= summarise_freeform(rows) | about
     with run.step("pairwise") as result:
-        rows = pairwise(pairs, ask, identity, store)
+        rows = pairwise(pairs, judge, store)
         write_jsonl(run.folder / "pairwise_samples.jsonl", rows)
-        controls = judge_controls(pairs, ask, identity, store)
-        result |= summarise_pairs(rows) | about | {"controls": controls, "faults": dict(faults)}
+        result |= summarise_pairs(rows) | about | {"controls": judge_controls(rows, judge, store)}
+    if result["errors"]:
+        print(f"judge: without a verdict {result['errors']}; the same command asks those again", flush=True)
 
 
 def outcomes_of_one_who_says_first() -> list[str]:
