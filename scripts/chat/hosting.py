@@ -1,0 +1,115 @@
+"""Where a page or a server of this project listens, and what keeps others out of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from scripts.common import NOTICE, UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def check_machine(host: str, port: int) -> None:
+    """Raise UserError unless this machine can listen on ``host`` and ``port`` now."""
+    if not 0 < port < 65536:
+        raise UserError(f"port {port}: expected a number from 1 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except PermissionError as error:
+        raise UserError(f"port {port} is kept for the system's administrator: choose --port 1024 or above") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} is in use; choose another one with --port, or stop what runs there"
+            ) from error
+        raise UserError(f"--host {host} is no address of this machine; try --host 127.0.0.1") from error
+
+
+def require_password(host: str, variable: str) -> str:
+    """The password in an environment variable, or empty; UserError where other machines could come in without one."""
+    password = os.environ.get(variable, "")
+    if host not in LOOPBACK and not password:
+        raise UserError(
+            f"--host {host} lets other machines in: set a password first, {variable}=… (`openssl rand -hex 16`)"
+        )
+    return password
+
+
+@contextmanager
+def without_proxies() -> Iterator[None]:
+    """No proxy for the time of the block: Gradio asks its own address through one, and cannot load with socks."""
+    names = [name for name in os.environ if name.lower() in PROXIES]
+    kept = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def is_foreign(host: str, origin: str | None, loopback: bool) -> bool:
+    """Whether another site's page asks: its Origin is not ours, or its name was re-bound to this machine."""
+    rebound = loopback and urlsplit(f"//{host}").hostname not in LOOPBACK
+    return rebound or (origin is not None and urlsplit(origin).netloc != host)
+
+
+class SameSite:
+    """ASGI middleware: nothing is loaded from elsewhere, and no other site's page may ask or frame this one."""
+
+    RULE = (
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+        b"frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+    )
+
+    def __init__(self, app: Any, loopback: bool = True) -> None:
+        self.app, self.loopback = app, loopback
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.responses import PlainTextResponse
+
+        async def send_with_rule(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", self.RULE)]
+            await send(message)
+
+        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
+        if headers and is_foreign(headers.get(b"host", ""), headers.get(b"origin"), self.loopback):
+            return await PlainTextResponse("refused: another site's page", 403)(scope, receive, send)
+        return await self.app(scope, receive, send_with_rule)
+
+
+def run_page(page: Any, host: str = "127.0.0.1", port: int = 7860, password: str = "") -> None:
+    """Serve a Gradio page until it is interrupted; with ``password``, user medcot logs in.
+
+    Raises UserError where the machine cannot. Import gradio in `without_proxies` too.
+    """
+    from starlette.middleware import Middleware
+
+    check_machine(host, port)
+    os.environ.update(QUIET)
+    print(f"{NOTICE}\nopen http://{in_url(host)}:{port}", flush=True)
+    rules = {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}
+    login = ("medcot", password) if password else None
+    with without_proxies():
+        page.queue(api_open=False).launch(
+            server_name=in_url(host),
+            server_port=port,
+            auth=login,
+            share=False,
+            show_api=False,
+            quiet=True,
+            app_kwargs=rules,
+        )
