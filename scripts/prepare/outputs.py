@@ -11,8 +11,8 @@ from tqdm import tqdm
 from scripts.common import THINK_CLOSE, THINK_OPEN
 from scripts.prepare.batch import REASONS
 from scripts.prepare.dedup import Duplicates
+from scripts.prepare.old_report import Examples
 from scripts.prepare.publish import SPLITS
-from scripts.prepare.report import Examples
 from scripts.prepare.table import Table
 
 

@@ -23,9 +23,9 @@ from scripts.prepare.batch import REASONS, Rules
 from scripts.prepare.decontaminate import BenchmarkIndex, read_items
 from scripts.prepare.dedup import deduplicate
 from scripts.prepare.load import Row, claimed_language, read_rows
+from scripts.prepare.old_report import Examples, build_report, write_reports
 from scripts.prepare.outputs import write_outputs
 from scripts.prepare.publish import SPLITS, publish, registry, registry_path, work_folder
-from scripts.prepare.report import Examples, build_report, write_reports
 from scripts.prepare.split import assign_splits, previous_splits
 from scripts.prepare.table import Table, load_table
 

@@ -1,215 +1,274 @@
-"""The evidence: report.json, report.md, report.html and the data card, all from one dictionary."""
+"""The data report from one dictionary: Markdown in two languages, one HTML page of both, and the data card.
+
+Words and a sentence for each reason are in texts.json. Text of records goes through `shown` or `beside`, so that none
+of it ever becomes a picture, a link or markup.
+"""
 
 from __future__ import annotations
 
-import argparse
-import io
-import shlex
-from collections import Counter
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import orjson
+from scripts import page
+from scripts.common import NOTICE, NOTICE_ZH, read_json, write_json, write_text
 
-from scripts.common import NOTICE, file_hash, git_commit, versions, write_json, write_text
-from scripts.prepare.batch import KEPT, LANGUAGES, REASONS, REPAIRS, WARNINGS
-from scripts.prepare.decontaminate import BenchmarkIndex
-from scripts.prepare.dedup import Duplicates
-from scripts.prepare.publish import SPLITS
-
-CUTOFFS = (512, 1024, 2048, 4096, 8192)
-EXAMPLES, EXCERPT = 10, 300
-FLAGS = "out name benchmarks lang columns tokenizer cutoff_len threshold val test skip seed".split()  # noqa: SIM905
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}pre{white-space:pre-wrap}"
-    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border:1px solid #ccc;padding:.2rem .6rem}"
-    "svg{max-width:100%;height:auto}"
-)
+TEXTS = Path(__file__).with_name("texts.json")
+NOTICES = {"en": NOTICE, "zh": NOTICE_ZH}
+EXCERPT = 500  # characters of a record's text
+SEARCHED = 20_000  # of a long text, in which its likeness to another is looked for
+SIZES = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 1_000_000, "1M<n<10M": 10_000_000}
+ADDRESS = re.compile(r"(?=://)|(?<=www)(?=\.)", re.I)  # where a backslash keeps GitHub and the hub from making a link
 
 
-class Examples:
-    """The first examples of each reason and every leak, gathered while the rejected lines pass by."""
+class Words:
+    """The texts of one language, ``en`` or ``zh``."""
 
-    def __init__(self) -> None:
-        self.shown: dict[str, list[dict]] = {}
-        self.leaks: list[dict] = []
-        self.personal: list[dict] = []
+    def __init__(self, language: str) -> None:
+        texts, place = read_json(TEXTS), list(NOTICES).index(language)
+        self.language = language
+        self.words = {key: both[place] for key, both in texts["words"].items()}
+        self.reasons = {key: both[place] for key, both in texts["reasons"].items()}
 
-    def warn(self, warnings: int, line: bytes) -> None:
-        """Remember where a kept line is that looks as if it held personal data; ``warnings``: bits of WARNINGS."""
-        row = orjson.loads(line)
-        kinds = [kind for bit, kind in enumerate(WARNINGS) if warnings >> bit & 1]
-        self.personal.append({"id": row["id"], "source": row["source"], "line": row["line"], "looks_like": kinds})
+    def __call__(self, key: str, **values: Any) -> str:
+        return self.words[key].format(**values)
 
-    def add(self, reason: str, line: bytes) -> None:
-        """Remember a rejected line if it is among the first of its reason, or a leak."""
-        leak, shown = reason.startswith("leak"), self.shown.setdefault(reason, [])
-        if not leak and len(shown) >= EXAMPLES:
-            return
-        head, _, record = line.partition(b',"record":')  # the record may be nested deeper than a parser goes
-        where = {k: v for k, v in orjson.loads(head + b"}").items() if k in ("source", "line", "reason", "matched")}
-        if leak:
-            self.leaks.append(where)
-        if len(shown) < EXAMPLES:
-            shown.append(where | {"excerpt": record[:-2].decode("utf-8")[:EXCERPT]})
+    def head(self, *keys: str) -> list[str]:
+        """The titles of a table's columns."""
+        return [self.words[key] for key in keys]
+
+    def means(self, reason: str) -> str:
+        """A reason in one sentence: its own, its kind's (leak_…), or one that names the rule."""
+        found = self.reasons.get(reason) or self.reasons.get(reason.partition("_")[0])
+        return found or self("by_rule", reason=name_of(reason))
 
 
-def command(args: argparse.Namespace) -> str:
-    """The command that writes the same files; worker processes and the order of benchmarks are of no account."""
-    parts = ["python", "-m", "scripts.prepare", *args.sources]
-    for flag in FLAGS:
-        value = getattr(args, flag)
-        if flag == "columns":
-            value = [f"{ours}={theirs}" for ours, theirs in value.items() if ours != theirs]
-        if isinstance(value, list):
-            value = sorted(map(str, value)) if flag != "lang" else value
-            if not value and flag != "benchmarks":
-                continue
-        parts += [f"--{flag.replace('_', '-')}", *(value if isinstance(value, list) else [str(value)])]
-    return shlex.join(parts)
+def shown(text: Any) -> str:
+    """A text of a record, or its beginning, as Markdown that shows it as it is, fit for a table's cell."""
+    text = "" if text is None else str(text)
+    return ADDRESS.sub(r"\\", page.plain(text if len(text) <= EXCERPT else f"{text[:EXCERPT]} …"))
 
 
-def lengths(tokens: np.ndarray, cutoff: int) -> dict:
-    """Distribution of record lengths in tokens, and the share of them that each cut-off would keep."""
-    if not len(tokens):
-        return {"records": 0, "cutoff_len": cutoff}
-    edges = np.linspace(0, max(cutoff, int(np.percentile(tokens, 99))), 41).round(1)
-    figures = {"records": len(tokens), "tokens": int(tokens.sum()), "mean": round(float(tokens.mean()), 1)}
-    figures |= {f"p{q}": float(np.percentile(tokens, q)) for q in (50, 95)} | {"max": int(tokens.max())}
-    figures |= {"cutoff_len": cutoff, "kept_at": {}}
-    for length in sorted({*CUTOFFS, cutoff}):
-        figures["kept_at"][str(length)] = round(float((tokens <= length).mean()), 4)
-    counts = np.histogram(np.minimum(tokens, edges[-1]), edges)[0].tolist()
-    return figures | {"histogram": {"edges": edges.tolist(), "counts": counts}}
+def beside(left: str, right: str) -> tuple[str, ...]:
+    """Two texts as cells, the words marked that the other has not; of a long one the part that is like the other."""
+    return tuple(ADDRESS.sub(r"\\", cell) for cell in page.side_by_side(around(left, right), around(right, left)))
 
 
-def tally(codes: np.ndarray, names: tuple) -> dict[str, int]:
-    """Count of each name among codes, most frequent first; absent names are left out."""
-    counts = np.bincount(codes, minlength=len(names)).tolist()
-    return dict(sorted(((n, c) for n, c in zip(names, counts, strict=True) if c and n), key=lambda x: (-x[1], x[0])))
+def around(text: str, other: str) -> str:
+    """The part of a long text that is most like another one."""
+    if len(text) <= EXCERPT:
+        return text
+    like = difflib.SequenceMatcher(None, text[:SEARCHED], other[:EXCERPT], autojunk=False).find_longest_match()
+    start = max(0, min(like.a - like.b, len(text) - EXCERPT))
+    end = start + EXCERPT
+    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"
 
 
-def group(rows: dict[str, np.ndarray], own: np.ndarray) -> dict:
-    """Counts of one language's or source's rows: read = kept + those of all reasons."""
-    reason = rows["reason"][own]
-    return {"read": int(own.sum()), "kept": int((reason == KEPT).sum()), "reasons": tally(reason, REASONS)}
+def name_of(name: str) -> str:
+    """A name of ours as code; any other as text."""
+    return f"`{name}`" if re.fullmatch(r"[\w.-]+", name, re.ASCII) else shown(name)
 
 
-def build_report(
-    args: argparse.Namespace,
-    rows: dict[str, np.ndarray],
-    splits: np.ndarray,
-    duplicates: Duplicates,
-    index: BenchmarkIndex,
-    examples: Examples,
-    moves: list[dict],
-    files: list[Path],
-) -> dict:
-    """The whole report; ``rows`` as in pipeline.Table, ``splits`` of those that passed, ``files`` of the splits."""
-    reason, kept = rows["reason"], rows["reason"] == KEPT
-    chosen = splits[duplicates.kept == np.arange(len(splits))]
-    sizes = np.unique(duplicates.anchor, return_counts=True)[1]
-    by_split = {}
-    for i, split in enumerate(SPLITS):
-        tokens = rows["tokens"][kept][chosen == i]
-        figures = {"records": len(tokens), "tokens": int(tokens.sum()), "sha256": file_hash(files[i])}
-        by_split[split] = {"file": f"{args.name}_{split}.jsonl"} | figures
-    languages = {lang or "unknown": rows["lang"] == i for i, lang in enumerate(LANGUAGES)}
-    measured = kept | (reason == REASONS.index("too_long"))
-    leaked = Counter(leak["matched"].partition("/")[0] for leak in examples.leaks)
-    items = sorted(Counter(index.benchmarks).items())
-    return {
-        "name": args.name,
-        "notice": NOTICE,
-        "command": command(args),
-        "settings": {k: getattr(args, k) for k in ("seed", "val", "test", "threshold", "lang", "cutoff_len")},
-        "commit": git_commit(),
-        "versions": versions("tokenizers", "rensa", "ftfy", "numpy", "orjson", "datasets"),
-        "dataset_hash": file_hash(*files),
-        "tokenizer": args.tokenizer,
-        "tokenizer_hash": file_hash(args.tokenizer_file),
-        **group(rows, np.ones(len(reason), bool)),
-        "rejected": int((~kept).sum()),
-        "splits": by_split,
-        "by_language": {lang: group(rows, own) for lang, own in languages.items() if own.any()},
-        "by_source": {source: group(rows, rows["source"] == i) for i, source in enumerate(args.sources)},
-        "lengths": lengths(rows["tokens"][measured], args.cutoff_len),
-        "repairs": {name: int((rows["repairs"] >> i & 1).sum()) for i, name in enumerate(REPAIRS)},
-        "warnings": {name: int((rows["warnings"][kept] >> i & 1).sum()) for i, name in enumerate(WARNINGS)},
-        "benchmarks": {name: {"items": count, "leaks": leaked[name]} for name, count in items},
-        "clusters": {"of_two_or_more": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))},
-        "moves": moves,
-        "leaks": examples.leaks,
-        "personal_data": examples.personal,
-        "examples": dict(sorted(examples.shown.items())),
-    }
+def number(value: float) -> str:
+    """A number with thousands' separators."""
+    return f"{value:,.0f}"
 
 
-def cell(value: object) -> str:
-    """A value as a table's cell: whole numbers with thousands' separators, marks of the table escaped."""
-    value = ", ".join(value) if isinstance(value, list) else value
-    text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def share(part: int, whole: int) -> str:
+    """A share in per cent."""
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """Names that were counted at least once, the most frequent first."""
+    return sorted(((name, count) for name, count in counts.items() if count), key=lambda pair: (-pair[1], pair[0]))
 
 
 def counted(counts: dict[str, int]) -> str:
-    """``reason 12, other 3``, or ``none``."""
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "none"
+    """``email 12, phone 3``."""
+    return ", ".join(f"{shown(name)} {number(count)}" for name, count in most_first(counts))
 
 
-def render(name: str, report: dict) -> str:
-    """The text of ``templates/NAME.j2``: report.md or DATA_CARD.md."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.filters["pick"] = lambda row, keys: [row[key] for key in keys]
-    languages = ", ".join(lang for lang, own in report["by_language"].items() if own["kept"])
-    return environment.get_template(f"{name}.j2").render(report, languages=languages, cell=cell, counted=counted)
+def where(row: dict[str, Any]) -> str:
+    """``file:12`` of a record."""
+    return shown(f"{row['source']}:{row['line']}")
 
 
-def plots(report: dict) -> str:
-    """Lengths and rejections as one SVG, the same bytes for the same figures."""
-    import matplotlib
-    from matplotlib.figure import Figure  # not pyplot, which takes longer to start
-
-    matplotlib.rcParams["svg.hashsalt"] = "medcot"
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    if histogram := report["lengths"].get("histogram"):
-        left.stairs(histogram["counts"], histogram["edges"], fill=True, color="#4477aa")
-    left.axvline(report["lengths"]["cutoff_len"], color="#cc3311", linestyle="--", label="cutoff_len")
-    left.set(xlabel="tokens, template included", ylabel="records", title="Lengths")
-    left.legend()
-    reasons, before = list(report["reasons"])[::-1], np.zeros(len(report["reasons"]))
-    for lang, own in report["by_language"].items():
-        counts = np.array([own["reasons"].get(reason, 0) for reason in reasons], float)
-        right.barh(reasons, counts, left=before, label=lang)
-        before += counts
-    right.set(xlabel="records", title="Rejected, by reason")
-    right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+def summary(report: dict[str, Any], words: Words) -> str:
+    """What happened, and below it what the reader should do something about."""
+    counts = {key: number(report[key]) for key in ("read", "kept", "rejected")}
+    text = words("summary", **counts, share=share(report["kept"], report["read"]))
+    for reason, count in most_first(report["reasons"])[:1]:
+        text += " " + words("most", sentence=words.means(reason), count=number(count))
+    return text + "".join(f"\n- {line}" for line in attention(report, words))
 
 
-def page(report: dict) -> str:
-    """The report as one HTML page that needs nothing beside it; what records hold is shown as text, never as HTML."""
-    from markdown_it import MarkdownIt
+def attention(report: dict[str, Any], words: Words) -> list[str]:
+    """What the reader should do something about."""
+    if not report["kept"]:
+        return [words("look_nothing")]
+    personal = report["personal"]
+    found = [words("look_empty", split=name_of(name)) for name, own in report["splits"].items() if not own["records"]]
+    if personal["rows"] and not personal["rejected"]:
+        found.append(words("look_personal", rows=number(personal["rows"]), kinds=counted(personal["kinds"])))
+    if not report["lengths"]["checked"]:
+        found.append(words("look_lengths"))
+    if not report["benchmarks"]:
+        found.append(words("look_benchmarks"))
+    return found
 
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(render("report.md", report))
-    head, mark, rest = body.partition("<h2>")
-    start = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{report["name"]}</title><style>{STYLE}</style>'
+
+def sources(report: dict[str, Any], words: Words) -> str:
+    """Read, kept and rejected by source."""
+    keys = ("read", "kept", "rejected")
+    rows = [[shown(own["source"]), *(number(own[key]) for key in keys)] for own in report["sources"]]
+    return page.table(words.head("source", *keys), rows)
+
+
+def reasons(report: dict[str, Any], words: Words, kind: str = "reasons") -> str:
+    """Reasons, or ``warnings``: number, share of the rows read, meaning."""
+    counts = [(name_of(name), count, words.means(name)) for name, count in most_first(report[kind])]
+    rows = [[name, number(count), share(count, report["read"]), meaning] for name, count, meaning in counts]
+    return page.table(words.head("reason", "records", "share", "meaning"), rows)
+
+
+def splits(report: dict[str, Any], words: Words) -> str:
+    """Records, tokens and languages of each split."""
+    counts, columns = report["splits"], ["records", "zh", "en"]
+    if report["lengths"]["checked"]:
+        columns.insert(1, "tokens")
+    rows = [[name_of(name), *(number(own[key]) for key in columns)] for name, own in counts.items()]
+    return words("splits_note") + "\n\n" + page.table(words.head("split", *columns), rows)
+
+
+def lengths(report: dict[str, Any], words: Words) -> str:
+    """How long records are, where that was measured."""
+    found = report["lengths"]
+    if not found["checked"] or not report["kept"]:
+        return ""
+    row = [number(found[key]) for key in ("p50", "p95", "max")]
+    table = page.table(words.head("half", "most_have", "longest"), [row])
+    return words("lengths_note", cutoff_len=number(found["cutoff_len"])) + "\n\n" + table
+
+
+def personal(report: dict[str, Any], words: Words) -> str:
+    """What was found of personal data, and what to do."""
+    found = report["personal"]
+    told = {"rows": number(found["rows"]), "kinds": counted(found["kinds"])}
+    kind = "personal_none" if not found["rows"] else "personal_rejected" if found["rejected"] else "look_personal"
+    return f"{words(kind, **told)} {words('personal_note')}"
+
+
+def leaks(report: dict[str, Any], words: Words) -> str:
+    """How many items were looked for, and each leak beside its item."""
+    counts = [[shown(own["file"]), number(own["items"])] for own in report["benchmarks"]]
+    if not counts:
+        return words("look_benchmarks")
+    rows = []
+    for leak in report["leaks"]:
+        item = shown(f"{leak['benchmark']} {leak['item']}")
+        place = f"{where(leak)}<br>{words(leak['where'])}<br>{name_of(leak['reason'])}"
+        left, right = beside(leak["text"], leak["item_text"])
+        rows.append([place, left, f"<small>{item}</small><br>{right}"])
+    table = page.table(words.head("place", "text", "item"), rows)
+    note = words("leaks_note") if rows else words("leaks_none")
+    return "\n\n".join([page.table(words.head("benchmark", "items"), counts), note, table])
+
+
+def duplicates(report: dict[str, Any], words: Words) -> str:
+    """Each duplicate beside the record that was kept."""
+    rows = []
+    for pair in report["duplicates"]:
+        cells = beside(pair["kept"]["text"], pair["dropped"]["text"])
+        places = [f"<small>{where(pair[side])}</small><br>" for side in ("kept", "dropped")]
+        rows.append([f"{pair['similarity']:.2f}", *map("".join, zip(places, cells, strict=True))])
+    table = page.table(words.head("likeness", "kept", "dropped"), rows)
+    return words("duplicates_note") + "\n\n" + table if rows else ""
+
+
+def examples(report: dict[str, Any], words: Words) -> str:
+    """A few rejected records of each reason."""
+    parts = []
+    for reason, _ in most_first(report["reasons"]):
+        rows = [[where(row), shown(row["matched"]), shown(row["text"])] for row in report["examples"].get(reason, [])]
+        if rows:
+            table = page.table(words.head("place", "matched", "text"), rows)
+            parts.append(f"### {name_of(reason)}\n\n{words.means(reason)}\n\n{table}")
+    return "\n".join(parts)
+
+
+def systems(report: dict[str, Any], words: Words) -> str:
+    """System texts that records bring along."""
+    rows = [[shown(text), number(count)] for text, count in most_first(report["system_texts"])]
+    return page.table(words.head("text", "records"), rows)
+
+
+def made(report: dict[str, Any], words: Words) -> str:
+    """Settings and provenance, and the files with their hashes."""
+    settings = {**report["settings"], **report["provenance"]}
+    told = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in settings.items()}
+    rows = [[name_of(name), shown(value)] for name, value in told.items()]
+    files = [[shown(name), number(own["records"]), name_of(own["sha256"])] for name, own in report["files"].items()]
+    tables = page.table(words.head("setting", "value"), rows), page.table(words.head("file", "records", "hash"), files)
+    return "\n".join(tables)
+
+
+PARTS = {
+    "rejected_why": reasons,
+    "warned": partial(reasons, kind="warnings"),
+    "personal": personal,
+    "leaks": leaks,
+    "duplicates": duplicates,
+    "splits": splits,
+    "lengths": lengths,
+    "sources": sources,
+    "system": systems,
+    "examples": examples,
+    "made": made,
+}
+CARD = ("form", "splits", "sources", "rejected_why", "personal", "use")  # what a data card tells
+
+
+def markdown(report: dict[str, Any], language: str, titles: Iterable[str] = PARTS) -> str:
+    """The report in one language; a part without content is left out."""
+    words = Words(language)
+    text = f"# {words('title', name=shown(report['name']))}\n\n> {NOTICES[language]}\n\n{summary(report, words)}\n"
+    for title in titles:
+        part = PARTS[title](report, words).strip() if title in PARTS else words(f"{title}_text")
+        text += f"\n## {words(title)}\n\n{part}\n" if part else ""
+    return text
+
+
+def data_card(report: dict[str, Any]) -> str:
+    """The card for Hugging Face's hub: front matter by its library, then what users of a data set must know."""
+    from huggingface_hub import DatasetCardData
+
+    kept = {name: own for name, own in report["splits"].items() if own["records"]}
+    files = [{"split": name, "path": f"{report['name']}_{name}.jsonl"} for name in kept]
+    header = DatasetCardData(
+        pretty_name=report["name"],
+        language=[language for language in ("zh", "en") if any(own[language] for own in kept.values())],
+        task_categories=["question-answering", "text-generation"],
+        tags=["medical", "chain-of-thought"],
+        size_categories=next((name for name, size in SIZES.items() if report["kept"] < size), "n>10M"),
+        configs=[{"config_name": "default", "data_files": files}],
     )
-    return f"{start}\n{head}{plots(report)}\n{mark}{rest}</html>\n"
+    return f"---\n{header.to_yaml()}\n---\n\n{markdown(report, 'en', CARD)}"
 
 
-def write_reports(folder: Path, report: dict) -> list[Path]:
-    """Write every form of the report into a folder; their paths."""
-    write_json(folder / "report.json", report)
-    write_text(folder / "report.html", page(report))
-    for name in ("report.md", "DATA_CARD.md"):
-        write_text(folder / name, render(name, report))
-    return sorted(folder.iterdir())
+def write_reports(folder: Path, name: str, report: dict[str, Any]) -> list[Path]:
+    """Write every form of a report into a folder, as ``NAME_report.*`` and ``NAME_DATA_CARD.md``; their paths."""
+    texts = {language: markdown(report, language) for language in NOTICES}
+    titles = {language: Words(language)("title", name=report["name"]) for language in NOTICES}
+    names = ("report.json", "report.md", "report.zh.md", "report.html", "DATA_CARD.md")
+    paths = [folder / f"{name}_{kind}" for kind in names]
+    write_json(paths[0], report)
+    write_text(paths[1], texts["en"])
+    write_text(paths[2], texts["zh"])
+    page.write_page(paths[3], titles, texts)
+    write_text(paths[4], data_card(report))
+    return paths
