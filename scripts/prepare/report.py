@@ -98,6 +98,11 @@ def where(row: dict[str, Any]) -> str:
     return shown(f"{row['source']}:{row['line']}")
 
 
+def under(about: str, text: str) -> str:
+    """A cell with a small line above its text."""
+    return f"<small>{about}</small><br>{text}"
+
+
 def summary(report: dict[str, Any], words: Words) -> str:
     """What happened, and below it what the reader should do something about."""
     counts = {key: number(report[key]) for key in ("read", "kept", "rejected")}
@@ -170,13 +175,19 @@ def leaks(report: dict[str, Any], words: Words) -> str:
         return words("look_benchmarks")
     rows = []
     for leak in report["leaks"]:
+        about = f"{where(leak)} · {words(leak['where'])} · {name_of(leak['reason'])}"
         item = shown(f"{leak['benchmark']} {leak['item']}")
-        place = f"{where(leak)}<br>{words(leak['where'])}<br>{name_of(leak['reason'])}"
-        left, right = beside(leak["text"], leak["item_text"])
-        rows.append([place, left, f"<small>{item}</small><br>{right}"])
-    table = page.table(words.head("place", "text", "item"), rows)
-    note = words("leaks_note") if rows else words("leaks_none")
+        cells = beside(leak["text"], leak["item_text"])
+        rows.append([under(about, cells[0]), under(item, cells[1])])
+    table = page.table(words.head("text", "item"), rows)
+    note = f"{words('leaks_note')} {of_all(report, 'leak', words)}" if rows else words("leaks_none")
     return "\n\n".join([page.table(words.head("benchmark", "items"), counts), note, table])
+
+
+def of_all(report: dict[str, Any], kind: str, words: Words) -> str:
+    """How many of the leaks or duplicates (``kind``: how their reasons begin) are shown."""
+    count = sum(count for reason, count in report["reasons"].items() if reason.startswith(kind))
+    return words("first", shown=number(len(report[f"{kind}s"])), count=number(count))
 
 
 def duplicates(report: dict[str, Any], words: Words) -> str:
@@ -184,19 +195,19 @@ def duplicates(report: dict[str, Any], words: Words) -> str:
     rows = []
     for pair in report["duplicates"]:
         cells = beside(pair["kept"]["text"], pair["dropped"]["text"])
-        places = [f"<small>{where(pair[side])}</small><br>" for side in ("kept", "dropped")]
-        rows.append([f"{pair['similarity']:.2f}", *map("".join, zip(places, cells, strict=True))])
+        likeness = f"{pair['similarity']:.2f}"
+        rows.append([likeness, under(where(pair["kept"]), cells[0]), under(where(pair["dropped"]), cells[1])])
     table = page.table(words.head("likeness", "kept", "dropped"), rows)
-    return words("duplicates_note") + "\n\n" + table if rows else ""
+    return f"{words('duplicates_note')} {of_all(report, 'duplicate', words)}\n\n{table}" if rows else ""
 
 
 def examples(report: dict[str, Any], words: Words) -> str:
     """A few rejected records of each reason."""
     parts = []
     for reason, _ in most_first(report["reasons"]):
-        rows = [[where(row), shown(row["matched"]), shown(row["text"])] for row in report["examples"].get(reason, [])]
-        if rows:
-            table = page.table(words.head("place", "matched", "text"), rows)
+        found = report["examples"].get(reason, [])
+        if rows := [[under(where(row), shown(row["text"])), shown(row["matched"])] for row in found]:
+            table = page.table(words.head("text", "matched"), rows)
             parts.append(f"### {name_of(reason)}\n\n{words.means(reason)}\n\n{table}")
     return "\n".join(parts)
 
