@@ -57,9 +57,10 @@ def report(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 
 def review(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Vote blind on pairs of answers in a browser, on 127.0.0.1 only."""
+    """Vote blind on pairs of answers in a browser."""
     parser.add_argument("results", nargs="?", type=Path, help="a results folder (default: the newest with pairs)")
     parser.add_argument("--reviewer", default="anonymous", help="whose votes these are (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine alone)")
     parser.add_argument("--port", type=int, default=7862, help="port (%(default)s)")
     options = parser.parse_args(argv)
     from scripts.evaluate.review import launch
@@ -67,7 +68,7 @@ def review(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     found = sorted(ROOT.glob("results/*/pairs.jsonl"), key=lambda path: path.stat().st_mtime)
     if not options.results and not found:
         raise UserError("no results folder holds pairs.jsonl; run `make eval` first")
-    launch(options.results or found[-1].parent, options.reviewer, options.port)
+    launch(options.results or found[-1].parent, options.reviewer, options.port, options.host)
 
 
 def model_card(parser: argparse.ArgumentParser, argv: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Vote blind on pairs of answers in a browser: ``python -m scripts.evaluate review results/demo --reviewer NAME``.
 
-The page runs on 127.0.0.1 only and sends nothing anywhere. Which model stands left is drawn per reviewer and pair;
-each vote is appended to ``votes.jsonl`` at once, so that closing the page loses nothing. `report` shows the result.
+The page listens on this machine alone and loads nothing from elsewhere. Which model stands left is drawn per reviewer
+and pair; each vote is appended to ``votes.jsonl`` at once, so that closing the page loses nothing. Two answers that are
+the same, or both empty, are a tie that nobody is asked about. `report` shows the result.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import hashlib
 import html
 import json
 import os
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, read_jsonl
+from scripts.chat.hosting import QUIET, check_machine, require_password, run_page, without_proxies
+from scripts.common import NOTICE, NOTICE_ZH, UserError, read_jsonl
+from scripts.page import STYLE
 
 CHOICES = {"left": "1 · Left is better · 左边更好", "right": "2 · Right is better · 右边更好"}
 CHOICES |= {"tie": "0 · Equally good · 相当", "skip": "S · Skip · 跳过"}
@@ -38,11 +42,16 @@ def is_swapped(reviewer: str, pair_id: str) -> bool:
     return hashlib.sha256(f"{reviewer}\n{pair_id}".encode()).digest()[0] % 2 == 1
 
 
-def open_pairs(pairs: list[dict], votes: Path, reviewer: str) -> list[dict]:
-    """Pairs this reviewer has not voted on, in an order of the reviewer's own."""
+def is_same(pair: dict) -> bool:
+    """Whether there is nothing to choose between: the answers are identical, or both empty."""
+    return pair["base"].split() == pair["tuned"].split()
+
+
+def open_pairs(pairs: list[dict], votes: Path, reviewer: str, same: bool = False) -> list[dict]:
+    """Pairs this reviewer has not voted on, in an order of its own; ``same``: those nobody is asked about."""
     cast = [vote for _, vote in read_jsonl(votes)] if votes.exists() else []
     done = {vote["pair"] for vote in cast if vote["reviewer"] == reviewer}
-    left = [pair for pair in pairs if pair_key(pair) not in done]
+    left = [pair for pair in pairs if pair_key(pair) not in done and is_same(pair) == same]
     return sorted(left, key=lambda pair: hashlib.sha256(f"{pair['id']}\n{reviewer}".encode()).digest())
 
 
@@ -51,8 +60,9 @@ def save_vote(votes: Path, reviewer: str, pair: dict, choice: str) -> None:
     swapped = is_swapped(reviewer, pair["id"])
     meant = {"left": ("base", "tuned")[swapped], "right": ("tuned", "base")[swapped]}.get(choice, choice)
     row = {"reviewer": reviewer, "id": pair["id"], "pair": pair_key(pair), "vote": meant, "tuned_left": swapped}
+    row |= {"asked": not is_same(pair), "time": datetime.now(UTC).isoformat()}
     with votes.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row | {"time": datetime.now(UTC).isoformat()}, ensure_ascii=False) + "\n")
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -64,12 +74,22 @@ def card(answer: str, thought: str) -> str:
     return f'<div class="card">{folded}<div class="text">{html.escape(answer) or "(no answer · 无答案)"}</div></div>'
 
 
+def report_command(folder: Path) -> str:
+    """What to run next."""
+    return f"python -m scripts.evaluate report {shlex.quote(str(folder))}"
+
+
 def show(pairs: list[dict], votes: Path, reviewer: str) -> tuple[str, str, str, str]:
     """HTML of progress, question, left and right answer for the next open pair."""
     left = open_pairs(pairs, votes, reviewer)
     done = f"{len(pairs) - len(left)} / {len(pairs)}"
     if not left:
-        return f"{done} · All done, thank you · 已全部完成，谢谢", "", "", ""
+        return (
+            f"{done} · All done, thank you · 已全部完成，谢谢<br><code>{report_command(votes.parent)}</code>",
+            "",
+            "",
+            "",
+        )
     pair = left[0]
     sides = ("tuned", "base") if is_swapped(reviewer, pair["id"]) else ("base", "tuned")
     question = f'<div class="card"><b>Question · 问题</b><div class="text">{html.escape(pair["question"])}</div></div>'
@@ -78,8 +98,9 @@ def show(pairs: list[dict], votes: Path, reviewer: str) -> tuple[str, str, str, 
 
 def build_page(folder: Path, reviewer: str) -> Any:
     """The Gradio page."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import gradio as gr
+    os.environ.update(QUIET)
+    with without_proxies():
+        import gradio as gr
 
     pairs, votes = read_pairs(folder), folder / "votes.jsonl"
 
@@ -87,13 +108,16 @@ def build_page(folder: Path, reviewer: str) -> Any:
         current = open_pairs(pairs, votes, reviewer)
         # A second click that arrives late belongs to a pair that was voted on already.
         if current and show(pairs, votes, reviewer)[1] == shown:
+            for pair in open_pairs(pairs, votes, reviewer, same=True):  # with a first vote, not when the page opens
+                save_vote(votes, reviewer, pair, "tie")
             save_vote(votes, reviewer, current[0], choice)
         return show(pairs, votes, reviewer)
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the network
     title, words = "MedCoT: blind review · 盲评", "Which answer serves the asker better? 哪个回答对提问者更好？"
-    with gr.Blocks(title=title, analytics_enabled=False, head=HEAD.read_text("utf-8"), theme=theme) as page:
-        gr.HTML(f"<h2>{title}</h2>{words}<br><small>{NOTICE} 仅供研究。</small>")
+    head = f"<style>{STYLE.read_text('utf-8')}</style>{HEAD.read_text('utf-8')}"
+    with gr.Blocks(title=title, analytics_enabled=False, head=head, theme=theme) as page:
+        gr.HTML(f"<h2>{title}</h2>{words}<br><small>{NOTICE} {NOTICE_ZH}</small>")
         progress, question = gr.HTML(elem_id="progress"), gr.HTML(elem_id="question")
         with gr.Row():
             sides = [gr.HTML(elem_id="left"), gr.HTML(elem_id="right")]
@@ -107,28 +131,10 @@ def build_page(folder: Path, reviewer: str) -> Any:
     return page
 
 
-class OfflinePolicy:
-    """ASGI middleware: the browser may load nothing from elsewhere (Gradio's page names a script on a CDN)."""
-
-    RULE = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def with_rule(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", self.RULE)]
-            await send(message)
-
-        await self.app(scope, receive, with_rule)
-
-
-def launch(folder: Path, reviewer: str, port: int) -> None:
-    """Serve the page on 127.0.0.1 until interrupted."""
-    from starlette.middleware import Middleware
-
+def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> None:
+    """Serve the page until interrupted. UserError where the port is taken, or anybody could come in."""
+    password = require_password(host, "MEDCOT_REVIEW_PASSWORD")
+    check_machine(host, port)
     page = build_page(folder, reviewer)
-    print(f"open http://127.0.0.1:{port} (votes go to {folder / 'votes.jsonl'}; then: report {folder})", flush=True)
-    local = {"server_name": "127.0.0.1", "server_port": port, "share": False, "show_api": False, "quiet": True}
-    page.launch(**local, app_kwargs={"middleware": [Middleware(OfflinePolicy)]})
+    print(f"votes go to {folder / 'votes.jsonl'}; then: {report_command(folder)}", flush=True)
+    run_page(page, host, port, password)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -59,7 +60,41 @@ def test_resumes_where_the_reviewer_stopped(tmp_path):
     assert review.show(PAIRS, votes, "ann")[0] == "1 / 8"
     for pair in first[1:]:
         review.save_vote(votes, "ann", pair, "tie")
-    assert review.show(PAIRS, votes, "ann") == ("8 / 8 · All done, thank you · 已全部完成，谢谢", "", "", "")
+    done, *nothing = review.show(PAIRS, votes, "ann")
+    assert done.startswith("8 / 8 · All done")
+    assert f"python -m scripts.evaluate report {tmp_path}" in done
+    assert nothing == ["", "", ""]
+
+
+def test_nobody_is_asked_about_answers_that_are_the_same(tmp_path):
+    same = [{**PAIRS[0], "id": "s0", "tuned": " BB0\n"}, {**PAIRS[0], "id": "s1", "base": "", "tuned": "\n"}]
+    votes, one_empty = tmp_path / "votes.jsonl", {**PAIRS[0], "id": "s2", "tuned": ""}
+    pairs = [*same, one_empty, PAIRS[1]]
+    assert {pair["id"] for pair in review.open_pairs(pairs, votes, "ann")} == {"s2", "p1"}
+    assert review.open_pairs(pairs, votes, "ann", same=True) != []
+    assert review.show(pairs, votes, "ann")[0] == "2 / 4"
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    page = review.build_page(tmp_path, "ann")
+    assert not votes.exists(), "opening the page is no vote"
+    press = next(block.fn for block in page.fns.values() if block.name == "<lambda>" and len(block.inputs) == 1)
+    press(review.show(pairs, votes, "ann")[1])
+    assert [(vote["vote"], vote["asked"]) for vote in votes_of(tmp_path)][:2] == [("tie", False)] * 2
+    assert len(votes_of(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_taken_port_is_one_line(tmp_path, host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is in use"):
+            review.launch(write_pairs(tmp_path), "ann", port, host)
+
+
+def test_others_come_in_by_a_password_only(tmp_path, monkeypatch):
+    monkeypatch.delenv("MEDCOT_REVIEW_PASSWORD", raising=False)
+    with pytest.raises(UserError, match="MEDCOT_REVIEW_PASSWORD"):
+        review.launch(write_pairs(tmp_path), "ann", 7862, "0.0.0.0")
 
 
 def test_model_text_is_escaped_and_names_are_hidden(tmp_path):
@@ -77,41 +112,33 @@ def test_no_pairs_says_what_to_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_in_a_browser_a_key_votes_and_nothing_leaves_the_machine(tmp_path):
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_in_a_browser_a_key_votes_and_nothing_leaves_the_machine(tmp_path, host):
     if not shutil.which("chromium"):
         pytest.skip("no chromium")
     sync = pytest.importorskip("playwright.sync_api")
     write_pairs(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    family, shown = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
+    with socket.create_server((host, 0), family=family) as probe:
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "scripts.evaluate",
-        "review",
-        str(tmp_path),
-        "--reviewer",
-        "ann",
-        "--port",
-        str(port),
-    ]
-    server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9"})
+    command = [sys.executable, "-m", "scripts.evaluate", "review", str(tmp_path), "--reviewer", "ann"]
+    proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy"), "socks5://127.0.0.1:9")
+    server = subprocess.Popen([*command, "--host", host, "--port", str(port)], cwd=ROOT, env=os.environ | proxies)
     try:
         for _ in range(240):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+            with socket.socket(family) as probe:
+                if probe.connect_ex((host, port)) == 0:
                     break
+            assert server.poll() is None
             time.sleep(0.5)
         with sync.sync_playwright() as play:
             browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page()
-            hosts = set()
-            page.on("request", lambda request: hosts.add(request.url.split("/")[2].split(":")[0]))
-            blocked = {}
-            page.on("requestfailed", lambda request: blocked.update({request.url.split("/")[2]: request.failure}))
+            hosts, blocked = set(), {}
+            page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+            page.on("requestfailed", lambda r: blocked.update({urlsplit(r.url).hostname: r.failure}))
             page.on("dialog", lambda dialog: pytest.fail("model text ran as a script"))
-            page.goto(f"http://127.0.0.1:{port}")
+            page.goto(f"http://{shown}:{port}")
             page.get_by_text("0 / 8").wait_for(timeout=60000)
             left = page.locator("#left").inner_text()
             page.keyboard.press("1")
@@ -126,5 +153,4 @@ def test_in_a_browser_a_key_votes_and_nothing_leaves_the_machine(tmp_path):
     first, second = votes_of(tmp_path)
     assert first["vote"] == ("tuned" if "TT" in left else "base")
     assert second["vote"] == "tie"
-    outside = {host for host in hosts if host} - {"127.0.0.1"}
-    assert all(blocked[host] == "csp" for host in outside), "the browser must not even try"
+    assert all(blocked[name] == "csp" for name in hosts - {host, None}), "the browser must not even try"
