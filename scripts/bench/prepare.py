@@ -80,7 +80,10 @@ def sentences(items: list[dict], text: Path) -> dict[str, dict[str, list[str]]]:
             add("zh", "ask", row["input"])
             add("zh", "think", row["output"])
     else:
-        for _, row in read_jsonl(ROOT / "data/sample.jsonl"):
+        for line in (ROOT / "data/sample.jsonl").read_text("utf-8").splitlines():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                continue  # planted for the cleaning
             lang = "en" if row["Question"].isascii() else row.get("lang", "zh")
             add(lang, "ask", row["Question"])
             add(lang, "think", f"{row['Complex_CoT']} {row['Response']}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -32,7 +33,6 @@ from scripts.common import (
     file_hash,
     quiet_libraries,
     read_json,
-    read_jsonl,
     run_main,
     write_json,
 )
@@ -222,7 +222,8 @@ def build_tiny(folder: Path) -> None:
     wanted = {"name": "tiny, random weights", "made_from": file_hash(source, Path(__file__))}
     if (folder / MARK).is_file() and read_json(folder / MARK) == wanted:
         return
-    texts = [text for _, row in read_jsonl(source) for text in row.values() if isinstance(text, str)]
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    texts = [text for row in rows if isinstance(row, dict) for text in row.values()]  # a planted row is no object
     with atomic_folder(folder) as unfinished:
         build_tokenizer(texts, unfinished)
         build_model(unfinished)

@@ -19,12 +19,13 @@ import psutil
 import pytest
 
 from scripts.chat.conversation import TEXTS
-from scripts.common import ROOT, read_jsonl
+from scripts.common import ROOT
 from tests.browser.conftest import free_port, running
 from tests.chat.streams import DIE, Stream, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-RECORDS = {row["Question"]: row for _, row in read_jsonl(ROOT / "data/sample.jsonl")}
+ROWS = [json.loads(line) for line in (ROOT / "data/sample.jsonl").read_text(encoding="utf-8").splitlines()]
+RECORDS = {row["Question"]: row for row in ROWS if isinstance(row, dict)}
 MARKER = "zebrafish-7319"  # typed by a user, found nowhere afterwards
 ATTACKS = [
     "<script>window.hacked = 1; alert(1)</script>",

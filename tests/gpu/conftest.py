@@ -25,6 +25,7 @@ class Road:
         self.rows = [
             {"input": row["Question"], "output": f"<think>\n{row['Complex_CoT']}\n</think>\n\n{row['Response']}"}
             for row in rows
+            if isinstance(row, dict)
         ]
         # 2,000 tokens in 2,048 rows: Unsloth needs room for a padding token of its own
         build_tokenizer([row["input"] + row["output"] for row in self.rows], self.model, vocab_size=2000)
