@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import page
-from scripts.common import NOTICE, NOTICE_ZH, read_json, write_json, write_text
+from scripts.common import NOTICE, NOTICE_ZH, read_json, write_text
 
 TEXTS = Path(__file__).with_name("texts.json")
 NOTICES = {"en": NOTICE, "zh": NOTICE_ZH}
@@ -275,11 +275,10 @@ def write_reports(folder: Path, name: str, report: dict[str, Any]) -> list[Path]
     """Write every form of a report into a folder, as ``NAME_report.*`` and ``NAME_DATA_CARD.md``; their paths."""
     texts = {language: markdown(report, language) for language in NOTICES}
     titles = {language: Words(language)("title", name=report["name"]) for language in NOTICES}
-    names = ("report.json", "report.md", "report.zh.md", "report.html", "DATA_CARD.md")
+    names = ("report.md", "report.zh.md", "report.html", "DATA_CARD.md")
     paths = [folder / f"{name}_{kind}" for kind in names]
-    write_json(paths[0], report)
-    write_text(paths[1], texts["en"])
-    write_text(paths[2], texts["zh"])
-    page.write_page(paths[3], titles, texts)
-    write_text(paths[4], data_card(report))
+    write_text(paths[0], texts["en"])
+    write_text(paths[1], texts["zh"])
+    page.write_page(paths[2], titles, texts)
+    write_text(paths[3], data_card(report))
     return paths

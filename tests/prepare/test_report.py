@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 
 from scripts.common import NOTICE, NOTICE_ZH
 from scripts.prepare import report as reports
+from scripts.prepare.clean import FILTERS
+from scripts.prepare.records import REASONS
 
 ATTACK = (
     "<img src=http://evil.example/x.png> ![p](http://evil.example/y.png) [click](javascript:alert(1)) "
@@ -75,9 +77,9 @@ class Page(HTMLParser):
 
 def test_all_forms_are_written_and_named_after_the_data_set(tmp_path):
     paths = reports.write_reports(tmp_path, "med_o1", REPORT)
-    names = ["report.json", "report.md", "report.zh.md", "report.html", "DATA_CARD.md"]
+    names = ["report.md", "report.zh.md", "report.html", "DATA_CARD.md"]
     assert [path.name for path in paths] == [f"med_o1_{name}" for name in names]
-    html = paths[3].read_text()
+    html = paths[2].read_text()
     assert NOTICE in html
     assert NOTICE_ZH in html
     assert "1,200 rows read, 1,000 (83.3%) were kept and 200 rejected" in html
@@ -87,7 +89,7 @@ def test_all_forms_are_written_and_named_after_the_data_set(tmp_path):
 
 
 def test_nothing_of_a_record_is_active(tmp_path):
-    _, *markdown, html, card = reports.write_reports(tmp_path, "x", REPORT)
+    *markdown, html, card = reports.write_reports(tmp_path, "x", REPORT)
     page = Page(html.read_text())
     ours = {"table", "thead", "tbody", "tr", "th", "td", "br", "mark", "small", "code", "h1", "h2", "h3", "p", "ul"}
     ours |= {"li", "ol", "nav", "article", "strong", "blockquote", "b", "a", "div", "label", "input", "html", "head"}
@@ -116,11 +118,10 @@ def test_a_record_never_breaks_its_table():
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_each_reason_has_a_sentence(language):
-    from scripts.prepare.clean import FILTERS
-
     words = reports.Words(language)
-    known = [*FILTERS, "not_json", "several_turns", "too_long", "duplicate_near", "leak_quoted", "other_language"]
-    assert all("`" not in words.means(reason) for reason in known)
+    known = [*FILTERS, *REASONS, "other_language", "too_long", "personal_data", "duplicate_exact", "duplicate_near"]
+    known += ["leak_verbatim", "leak_ngram", "leak_quoted"]
+    assert set(known) <= words.reasons.keys()
     assert words.means("leak_of_a_new_kind") == words.means("leak")
     assert "`own_rule`" in words.means("own_rule")
 
