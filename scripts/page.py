@@ -22,6 +22,9 @@ STYLE = Path(__file__).with_name("style.css")
 LANGUAGES = {"en": ("English", "Contents"), "zh": ("中文", "目录")}  # the button's word, the contents' title
 ALLOWED = re.compile(r"&lt;(/?(?:br|mark|small|details|summary))&gt;")
 MARKDOWN_SIGNS = re.compile(r"([\\`*_\[\]<>|~&#$])")
+LINE_BREAKS = re.compile(
+    r"\s*[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]\s*"
+)  # all that a browser or Markdown may break at
 MIME = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
 TOKEN = re.compile(r"[A-Za-z0-9]+|\s+|.", re.S)  # what "a word" is: Chinese has one for each character
 FIRST_LANGUAGE = 'if (navigator.language.startsWith("zh")) document.getElementById("show-zh").checked = true;'
@@ -30,16 +33,16 @@ FIRST_LANGUAGE = 'if (navigator.language.startsWith("zh")) document.getElementBy
 def plain(text: str) -> str:
     """Text as Markdown that shows it as it is, in one line: fit for a table's cell."""
     escaped = MARKDOWN_SIGNS.sub(r"\\\1", text.strip())
-    return re.sub(r"\s*\r?\n\s*|[\x0b\x0c\x85\u2028\u2029]", "<br>", escaped)
+    return LINE_BREAKS.sub("<br>", escaped)
 
 
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+def table(head: Iterable[Any], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table of cells that are Markdown already; nothing where there are no rows."""
     lines = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     if not lines:
         return ""
-    header = "| " + " | ".join(str(cell) for cell in head) + " |"
-    return "\n".join([header, "|" + " --- |" * len(head), *lines, ""])
+    titles = [str(cell) for cell in head]
+    return "\n".join(["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles), *lines, ""])
 
 
 def fold(summary: str, markdown: str) -> str:

@@ -46,11 +46,14 @@ def test_what_a_record_says_is_text(tmp_path, text, escaped):
     assert tags <= known
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "a | b * c_d_ `e` #1 ~~f~~ $x$ 1 < 2 &amp; \\", "first\nsecond"])
+@pytest.mark.parametrize(
+    "text",
+    [*HOSTILE, "a | b * c_d_ `e` #1 ~~f~~ $x$ 1 < 2 &amp; \\", "first\nsecond", "first\rsecond", "first\r\nsecond"],
+)
 def test_plain_shows_a_text_as_it_is(tmp_path, text):
     page = written(tmp_path, table(["a"], [[plain(text)]]))
     cell = page.split("<td>")[1].split("</td>")[0]
-    assert html.unescape(cell.replace("<br>", "\n").replace("<br />", "\n")) == re.sub(r"\n+", "\n", text)
+    assert html.unescape(cell.replace("<br>", "\n").replace("<br />", "\n")) == re.sub(r"[\r\n]+", "\n", text)
 
 
 def test_nothing_is_asked_of_another_machine(tmp_path):

@@ -144,21 +144,25 @@ def evaluate(options: argparse.Namespace) -> None:
     """Settle what is evaluated, start its engine, run the steps, tell the result."""
     quiet_libraries()
     from scripts.evaluate.plan import WITHOUT_ENGINE, load, plan_evaluation, start_engines
+    from scripts.evaluate.report import write_report
     from scripts.evaluate.steps import measure_perplexity, run_steps
     from scripts.evaluate.terminal import tell_result
 
     run = plan_evaluation(options)
-    steps = set(run.settings.steps)
-    if "perplexity" in steps and run.subject and run.records:
-        load(run)
-        measure_perplexity(run, options.cutoff_len or (run.subject.run or {}).get("cutoff_len", 2048))
-    elif "perplexity" in steps:
-        print("no perplexity: there are no held-out records (name some with --data)", flush=True)
-    if steps - WITHOUT_ENGINE:
-        with ExitStack() as stack:  # a server that is started ends with it
+    asks = set(run.settings.steps) - WITHOUT_ENGINE
+    with ExitStack() as stack:  # a server that is started ends with it
+        if asks and options.engine == "hf":  # the weights are loaded once, and how long it takes is said first
             start_engines(run, options, stack)
+        if "perplexity" in run.settings.steps and run.subject and run.records:
+            load(run)
+            measure_perplexity(run, options.cutoff_len or (run.subject.run or {}).get("cutoff_len", 2048))
+        elif "perplexity" in run.settings.steps:
+            print("no perplexity: there are no held-out records (name some with --data)", flush=True)
+        if asks and options.engine != "hf":
+            start_engines(run, options, stack)
+        if asks:
             run_steps(run)
-    tell_result(run.folder)
+    tell_result(run.folder, write_report(run.folder))
 
 
 COMMANDS = {

@@ -18,6 +18,7 @@ from scripts.evaluate.settings import measure_speed, read_settings, settle
 from scripts.evaluate.stats import smallest_visible_difference
 from scripts.evaluate.steps import Evaluation, choose_base_form
 from scripts.evaluate.subject import SIDES, Subject, find_subject, key_of
+from scripts.evaluate.terminal import tell_start
 
 WITHOUT_ENGINE = {"perplexity"}  # steps that need the weights here, whatever the engine
 
@@ -36,10 +37,7 @@ def plan_evaluation(options: argparse.Namespace) -> Evaluation:
     if options.judge_url:
         key = os.environ.get("JUDGE_API_KEY", "")
         run.judge = {"url": options.judge_url, "model": options.judge_model, "key": key}
-    said = "base model alone" if len(run_sides(run, options)) == 1 else "base model against fine-tune"
-    print(f"Evaluating {about['adapter'] or about['model']}: {said}, on {folder}")
-    if about.get("assumed"):
-        print("Its recipe is assumed (no medcot.json): overrides, if there were any, are not known")
+    tell_start(about, len(run_sides(run, options)), len(records), folder)
     return run
 
 

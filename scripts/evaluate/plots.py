@@ -1,83 +1,87 @@
-"""The report's pictures as PNG bytes. Labels are English: no font with Chinese glyphs is taken for granted."""
+"""The report's two pictures, as SVG whose words stay text: the browser finds the glyphs, Chinese ones too.
+
+Lines and words of the axes take the page's ink, so that a picture can be read in the dark.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-GREY, BLUE, ORANGE, GREEN = "#8a94a3", "#2f6db3", "#d9822b", "#2e8b57"
-COLOURS = {"base": GREY, "tuned": BLUE}
+from scripts.evaluate.render import Say, label, speaker
+
+INK = "#010203"  # a colour that nothing else has; it becomes a variable of the picture's style
+STYLE = (
+    ":root {--ink: #1d2733} @media (prefers-color-scheme: dark) {:root {--ink: #e4e9ee}} text {fill: var(--ink)} "
+    'text {font-family: system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif !important}'
+)
+BASE, TUNED, GAIN, LOSS, SAME = "#d9822b", "#2f8fd0", "#1f9d63", "#d1492e", "#8a94a3"
+COLOURS = {"gain": GAIN, "loss": LOSS}
 
 
-def _picture(draw: Callable[..., None], size: tuple[float, float], columns: int = 1, rows: int = 1) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained", dpi=130)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, linewidth=0.6)
-    draw(*axes)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def draw_all(found: dict[str, Any], language: str) -> dict[str, str]:
+    """File's name → SVG of every picture that shows something."""
+    drawn, say = {}, speaker(language)
+    if len(found["training"].get("training", [])) > 1:
+        drawn["loss"] = losses(found["training"], say)
+    rows = [row for row in found["rows"] if row["unit"] == "share" and row["difference"] and row["difference"]["ci95"]]
+    if any(row["difference"]["value"] for row in rows):
+        drawn["differences"] = differences([(label(row, say), row["difference"]) for row in rows], say)
+    return {f"plots/{name}.{language}.svg": picture for name, picture in drawn.items()}
 
 
-def training_curves(history: list[dict[str, Any]]) -> bytes:
-    """Loss, learning rate and gradient norm over optimiser steps."""
-    titles = {"loss": "training loss (nats/token)", "learning_rate": "learning rate", "grad_norm": "grad norm"}
-
-    def draw(*axes: Any) -> None:
-        for axis, (name, title), colour in zip(axes, titles.items(), (BLUE, ORANGE, GREEN), strict=True):
-            if points := [(row["step"], row[name]) for row in history if name in row]:
-                axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.6)
-            else:
-                axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes)
-            axis.set(title=title, xlabel="step")
-        axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-
-    return _picture(draw, (10.5, 2.9), 3)
-
-
-def differences(changes: list[tuple[str, dict[str, Any]]], value: str, scale: float, xlabel: str) -> bytes:
-    """A forest plot of (label, difference): its ``value`` times ``scale`` with its 95% interval, gains in green."""
+def losses(history: dict[str, list[list[float]]], say: Say) -> str:
+    """Training and validation loss over optimiser steps, in nats per token."""
 
     def draw(axis: Any) -> None:
-        for y, (_, change) in enumerate(reversed(changes)):
-            low, high = (end * scale for end in change["ci95"] or [change[value]] * 2)
-            colour = GREEN if change["gain"] else (ORANGE if low > 0 or high < 0 else GREY)
-            axis.plot([low, high], [y, y], color=colour, linewidth=2.2)
-            axis.plot(change[value] * scale, y, "o", color=colour)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(xlabel=xlabel, yticks=range(len(changes)), yticklabels=[label for label, _ in reversed(changes)])
-        axis.set_ylim(-0.6, len(changes) - 0.4)
+        axis.plot(*zip(*history["training"], strict=True), color=TUNED, label=say("training loss"))
+        if "validation" in history:
+            axis.plot(*zip(*history["validation"], strict=True), "o--", color=BASE, label=say("validation loss"))
+        axis.set(xlabel=say("optimiser step"))
+        axis.legend(frameon=False)
 
-    return _picture(draw, (7.2, 1.1 + 0.36 * len(changes)))
+    return _svg(draw, (7.5, 3.2))
 
 
-def curves(
-    panels: dict[str, dict[str, dict]], value: str, scale: float, xlabel: str, ylabel: str, marks: dict[str, float]
-) -> bytes:
-    """A panel per title from x → base/tuned cells: ``value`` times ``scale`` with interval; ``marks``: chance level."""
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
+def differences(changes: list[tuple[str, dict[str, Any]]], say: Say) -> str:
+    """Each difference with its interval, its words above it; green a gain, red a loss."""
 
-    def draw(*axes: Any) -> None:
-        for axis in axes[len(panels) :]:
-            axis.set_visible(False)
-        for axis, (title, cells) in zip(axes, panels.items(), strict=False):
-            for shift, name in ((-0.03, "base"), (0.03, "tuned")):
-                points = [(x + shift, cell[name]) for x, cell in enumerate(cells.values()) if name in cell]
-                xs, ys = [x for x, _ in points], [cell[value] * scale for _, cell in points]
-                ends = [[end * scale for end in cell["ci95"] or [cell[value]] * 2] for _, cell in points]
-                errors = [max(0, y - low) for y, (low, _) in zip(ys, ends, strict=True)]
-                errors = [errors, [max(0, high - y) for y, (_, high) in zip(ys, ends, strict=True)]]
-                if points:
-                    axis.errorbar(xs, ys, yerr=errors, color=COLOURS[name], label=name, marker="o", capsize=3)
-            if title in marks:
-                axis.axhline(marks[title] * scale, color="black", linestyle=":", linewidth=1, label="chance")
-            axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(cells)), xticklabels=cells)
-            axis.legend(frameon=False, fontsize=8)
+    def draw(axis: Any) -> None:
+        for y, (words, change) in enumerate(reversed(changes)):
+            colour = COLOURS.get(change["verdict"], SAME)
+            axis.plot([100 * end for end in change["ci95"]], [y, y], color=colour, linewidth=2.5)
+            axis.plot(100 * change["value"], y, "o", color=colour)
+            axis.text(0.01, y + 0.25, words, transform=axis.get_yaxis_transform())
+        axis.axvline(0, color=INK, linewidth=0.8)
+        axis.set(
+            xlabel=say("tuned − base in percentage points, with 95% interval"),
+            yticks=[],
+            ylim=(-0.5, len(changes) - 0.2),
+        )
+        axis.spines["left"].set_visible(False)
 
-    return _picture(draw, (max(7.2, 3.6 * columns), 3.3 * rows), columns, rows)
+    return _svg(draw, (7.5, 1 + 0.55 * len(changes)))
+
+
+def _svg(draw: Callable[[Any], None], size: tuple[float, float]) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    ink = dict.fromkeys(names, INK)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "medcot", "font.size": 12, **ink}):
+        figure = Figure(figsize=size, layout="constrained")
+        axis = figure.subplots()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3, linewidth=0.6)
+        draw(axis)
+        buffer = io.StringIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # only measured here, drawn by the browser
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    picture = buffer.getvalue().replace(INK, "var(--ink)")
+    return picture.replace('<style type="text/css">', f'<style type="text/css">{STYLE} ', 1)

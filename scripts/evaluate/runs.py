@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from scripts.common import UserError, read_json
+from scripts.evaluate.stats import judge_table
 from scripts.evaluate.subject import SIDES, check_same
 
+MEASURES = {
+    "perplexity": "held-out records (nats/token)",
+    "accuracy": "accuracy",
+    "instructions": "instructions followed",
+    "format": "well-formed output",
+    "freeform": "equivalent to the reference (judge)",
+    "pairwise": "preferred by the judge",
+}
 FILES = ("perplexity", "accuracy", "instructions", "format", "freeform", "pairwise", "controls", "answers")
 
 
@@ -21,40 +31,64 @@ def load_results(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def figures(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any], str]]:
-    """(label, cell with base, tuned and difference, name of the value) of everything that is compared."""
-    found = []
+def figures(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the before/after table: everything that is compared, judged together.
+
+    A row: ``measure``, ``of`` (benchmark and budget, or language), ``unit`` (share, or nats per token), ``base`` and
+    ``tuned`` ({"value", "n", "ci95"}, or None), ``difference`` (with p_holm and verdict, or None), engine, precision.
+    """
+    rows = []
     if "perplexity" in results:
-        found.append(("perplexity (nats/token)", results["perplexity"], "nats"))
+        rows.append(row_of(results, "perplexity", "", results["perplexity"], "nats"))
     for task, about in results.get("accuracy", {}).get("tasks", {}).items():
         budget, cell = list(about["budgets"].items())[-1]
-        found.append((f"accuracy: {task}, budget {budget}", cell, "acc"))
+        rows.append(row_of(results, "accuracy", f"{task}, {budget} tokens", cell, "acc"))
     for lang in ("en", "zh"):
         if lang in results.get("instructions", {}):
-            found.append((f"instructions followed: {lang}", results["instructions"][lang]["strict"], "share"))
+            rows.append(row_of(results, "instructions", lang, results["instructions"][lang]["strict"], "share"))
     if "format" in results:
-        found.append(("well-formed output", results["format"], "share"))
+        rows.append(row_of(results, "format", "", results["format"], "share"))
     if "freeform" in results:
-        found.append(("equivalent to the reference (judge)", results["freeform"], "acc"))
-    return found
+        rows.append(row_of(results, "freeform", "", results["freeform"], "acc"))
+    if "pairwise" in results:
+        rate = results["pairwise"]["win_rate"]
+        cell = {"tuned": rate, "difference": {**rate, "value": rate["value"] and rate["value"] - 0.5}}
+        cell["difference"]["ci95"] = rate["ci95"] and [end - 0.5 for end in rate["ci95"]]
+        rows.append(row_of(results, "pairwise", "", cell, "value"))
+    judge_table([row["difference"] for row in rows if row["difference"]])
+    return rows
 
 
-def shown(cell: dict[str, Any], side: str, name: str) -> str:
+def row_of(results: dict[str, Any], measure: str, of: str, cell: dict[str, Any], name: str) -> dict[str, Any]:
+    """One row from a result's cell, whose value is called ``name``."""
+    row: dict[str, Any] = {"measure": measure, "of": of, "unit": "nats" if name == "nats" else "share"}
+    for side in SIDES:
+        found = cell.get(side)
+        row[side] = found and {"value": found[name], "n": found["n"], "ci95": found["ci95"]}
+        if found and name == "nats" and found["ci95"]:  # perplexity's, and nats are its logarithm
+            row[side]["ci95"] = [math.log(end) for end in found["ci95"]]
+    difference = cell.get("difference")
+    row["difference"] = difference and {**difference, "better": -1 if name == "nats" else 1}
+    return row | {"engine": results[measure]["engine"], "precision": results[measure]["precision"]}
+
+
+def label_of(row: dict[str, Any]) -> str:
+    """What a row of the table measures, in English."""
+    return f"{MEASURES[row['measure']]}: {row['of']}" if row["of"] else MEASURES[row["measure"]]
+
+
+def shown(row: dict[str, Any], side: str) -> str:
     """One side's value for people: nats as they are, shares in percent."""
-    if side not in cell:
-        return "–"
-    value = cell[side].get(name)
+    value = row[side] and row[side]["value"]
     if value is None:
         return "–"
-    return f"{value:.3f}" if name == "nats" else f"{100 * value:.1f}%"
+    return f"{value:.3f}" if row["unit"] == "nats" else f"{100 * value:.1f}%"
 
 
 def headline(results: dict[str, dict[str, Any]]) -> str:
     """The figures of one evaluation in a line."""
-    parts = [
-        f"{label.split(',')[0]} {shown(c, 'base', n)} → {shown(c, 'tuned', n)}" for label, c, n in figures(results)
-    ]
-    return "; ".join(parts[:4])
+    rows = figures(results)[:4]
+    return "; ".join(f"{label_of(row)} {shown(row, 'base')} → {shown(row, 'tuned')}" for row in rows)
 
 
 def about_run(results: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -91,10 +125,11 @@ def table_of_two(first: Path, second: Path) -> str:
     if not one or not other:
         raise UserError(f"{first if not one else second}: no results there; run `make eval`")
     rows = [["", *(f"{folder.name}: {side}" for folder in (first, second) for side in SIDES)]]
-    labels = {label: (cell, name) for label, cell, name in figures(other)}
-    for label, cell, name in figures(one):
-        there = labels.get(label, ({}, name))[0]
-        rows.append([label, *(shown(c, side, name) for c in (cell, there) for side in SIDES)])
+    here, there = ({label_of(row): row for row in figures(results)} for results in (one, other))
+    missing = {"unit": "share", "base": None, "tuned": None}
+    for label in here | there:
+        pair = (here.get(label, missing), there.get(label, missing))
+        rows.append([label, *(shown(row, side) for row in pair for side in SIDES)])
     said = [f"{key}: {a} | {b}" for key, a, b in differences(one, other) if a != b]
     return lines_of(rows) + ("\n\nmeasured differently:\n" + "\n".join(said) if said else "")
 
