@@ -92,7 +92,8 @@ def sentences(items: list[dict], text: Path) -> dict[str, dict[str, list[str]]]:
 
 def benchmark_items(folder: Path, text: Path) -> tuple[list[dict], list[dict]]:
     """Half of the real benchmark items (stems of six characters and more) to leak, other text for clean questions."""
-    from scripts.prepare.benchmarks import normalise
+    from scripts.prepare.benchmarks import convert
+    from scripts.prepare.items import read_items
 
     if (text / "data").is_dir():
         files = [*sorted((text / "data/eval").glob("*.jsonl")), *sorted((text / "data/eval_zh").glob("*.json"))]
@@ -100,10 +101,10 @@ def benchmark_items(folder: Path, text: Path) -> tuple[list[dict], list[dict]]:
         files = sorted((ROOT / "data/benchmarks").glob("medcot_*.jsonl"))
     leaked, free = [], []
     for file in files:
-        lang = "zh" if "zh" in str(file.relative_to(file.parents[1])) else "en"
+        name = {"mmlu": "mmlu_medical", "mmlu-pro": "mmlu_pro_health"}.get(file.stem, file.stem)
         array = file.suffix == ".json"
         rows = json.loads(file.read_text("utf-8")) if array else [row for _, row in read_jsonl(file)]
-        items = [item for number, row in enumerate(rows) if (item := normalise(row, lang, number))]
+        items = read_items(file) if name.startswith("medcot") else convert(name, rows, file.name)[0]
         if file.stem in ("pubmedqa", "medqa"):  # abstracts and vignettes, their last sentence (the question) left out
             spare = items if file.stem == "pubmedqa" else items[1::2]
             free += [item | {"question": "\n".join(SENTENCES["en"].split(item["question"])[:-1])} for item in spare]

@@ -2,144 +2,198 @@
 
     python -m scripts.prepare.benchmarks                        # all of them, from the hub, into data/benchmarks
     python -m scripts.prepare.benchmarks medqa cmexam --from ../shared/data/eval/medqa.jsonl cmexam.json
+    python -m scripts.prepare.benchmarks medqa --from dev.jsonl --out data/benchmarks/development
 
-Items whose answer is not exactly one of the options are left out, counted and named on the screen.
+Rows that are no item with exactly one right option are left out, counted and named on the screen.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scripts.common import ROOT, UserError, run_main, write_jsonl
+from scripts.prepare.items import LETTERS, read_items
 
-MMLU = "anatomy clinical_knowledge college_biology college_medicine medical_genetics professional_medicine"
-CMMLU = "anatomy clinical_knowledge college_medicine genetics nutrition traditional_chinese_medicine virology"
+MMLU = (
+    "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics", "professional_medicine"
+)  # fmt: skip
+CMMLU = (
+    "anatomy", "clinical_knowledge", "college_medicine", "genetics", "nutrition", "traditional_chinese_medicine",
+    "virology"
+)  # fmt: skip
+LETTERED = re.compile(r"^\s*([A-J])\s*[.．、:： ]\s*(.*\S)", re.M)
+FOLDED = re.compile(r"问题[：:](?P<question>.*?)\n选项[：:]\s*\n(?P<options>.*)", re.S)
+
+# What an adapter makes of a row: the question, its options (label to text) and the right one's label.
+Parts = tuple[Any, dict[str, Any], Any]
+
+
+def lettered(row: dict) -> Parts:
+    """MedQA, and the form that medagents-benchmark gives every benchmark."""
+    options = row["options"]
+    if isinstance(options, list):
+        options = {option["key"]: option["value"] for option in options}
+    return row["question"], options, row["answer_idx"]
+
+
+def alpaca(row: dict) -> Parts:
+    """An item folded into an Alpaca ``input``, as MedQA-zh and CMExam are shared; ``output`` is the option's text."""
+    folded = FOLDED.match(row["input"])
+    texts = [text.strip() for text in folded["options"].split("\n") if text.strip()]
+    right = [letter for letter, text in zip(LETTERS, texts, strict=False) if text == row["output"].strip()]
+    return folded["question"], label(texts), right[0] if len(right) == 1 else None
+
+
+def medmcqa(row: dict) -> Parts:
+    """MedMCQA once ``cop`` counts from 0."""
+    return row["question"], label([row["opa"], row["opb"], row["opc"], row["opd"]]), letter_at(row["cop"])
+
+
+def pubmedqa(row: dict) -> Parts:
+    """PubMedQA, from the hub or its authors: the abstract, then the question."""
+    contexts = row["context"]["contexts"] if "context" in row else row["CONTEXTS"]
+    question = row["question"] if "question" in row else row["QUESTION"]
+    options = label(["yes", "no", "maybe"])
+    return (
+        "\n".join([*contexts, question]),
+        options,
+        {text: key for key, text in options.items()}[row["final_decision"]],
+    )
+
+
+def mmlu(row: dict) -> Parts:
+    """MMLU: a list of choices and the place of the right one, from 0."""
+    return row["question"], label(row["choices"]), letter_at(row["answer"])
+
+
+def mmlu_pro(row: dict) -> Parts:
+    """MMLU-Pro: up to ten options, some of them only filled in."""
+    options = {letter: text for letter, text in label(row["options"]).items() if text != "N/A"}
+    return row["question"], options, row["answer"]
+
+
+def cmexam(row: dict) -> Parts:
+    """CMExam: the options are lines, each with its letter."""
+    return row["Question"], dict(LETTERED.findall(row["Options"])), row["Answer"]
+
+
+def cmb(row: dict) -> Parts:
+    """CMB-Exam."""
+    return row["question"], row["option"], row["answer"]
+
+
+def cmmlu(row: dict) -> Parts:
+    """CMMLU: a column for each option."""
+    return row["Question"], {letter: row[letter] for letter in "ABCD"}, row["Answer"]
+
+
+def label(texts: list) -> dict[str, Any]:
+    """Letters from A on to texts."""
+    return {chr(ord("A") + place): text for place, text in enumerate(texts)}
+
+
+def letter_at(place: Any) -> str | None:
+    """The letter of a place counted from 0, which a table may hold as text; None for no place."""
+    return LETTERS[int(place)] if re.fullmatch(r"\d", str(place)) else None
+
+
+def count_from_zero(rows: list[dict], source: str) -> list[dict]:
+    """MedMCQA's rows with ``cop`` from 0: the hub counts from 0, the authors' JSON files count from 1."""
+    from scripts.prepare.load import file_format
+
+    places = {str(row.get("cop")) for row in rows}
+    authors = file_format(source) in (".json", ".jsonl", ".ndjson")
+    if "4" not in places and ("0" in places or not authors):
+        return rows
+    if "4" not in places or "0" in places:
+        raise UserError(
+            f"{source}: cop is {', '.join(sorted(places))}; the hub's counts 0 to 3, the authors' files 1 to 4, and "
+            "this can be told from neither. Give the whole file, or take it from the hub"
+        )
+    from_zero = {"1": 0, "2": 1, "3": 2, "4": 3}
+    return [row | {"cop": from_zero.get(str(row.get("cop")))} for row in rows]
 
 
 class Benchmark(NamedTuple):
-    """``hub``: ids with configuration, ``split``: on the hub, ``only``: a category to keep of a wider benchmark."""
+    """``hub``: ids with configuration, ``split``: on the hub, ``only``: a field and its values to keep of a wider one.
+
+    ``first``: what all rows together must go through before ``adapt`` sees each.
+    """
 
     lang: str
+    adapt: Callable[[dict], Parts]
     hub: tuple[str, ...]
     split: str = "test"
-    only: str | None = None
+    only: tuple[str, tuple[str, ...]] | None = None
+    first: Callable[[list[dict], str], list[dict]] | None = None
 
 
 BENCHMARKS = {
-    "medqa": Benchmark("en", ("GBaker/MedQA-USMLE-4-options",)),
-    "medmcqa": Benchmark("en", ("openlifescienceai/medmcqa",), "validation"),
-    "pubmedqa": Benchmark("en", ("qiaojin/PubMedQA:pqa_labeled",), "train"),
-    "mmlu_medical": Benchmark("en", tuple(f"cais/mmlu:{subject}" for subject in MMLU.split())),
-    "mmlu_pro_health": Benchmark("en", ("TIGER-Lab/MMLU-Pro",), only="health"),
-    "medqa_zh": Benchmark("zh", ("fzkuji/MedQA:med_qa_zh_4options_source",)),
-    "cmexam": Benchmark("zh", ("fzkuji/CMExam",)),
-    "cmb": Benchmark("zh", ("FreedomIntelligence/CMB:CMB-Exam",), "val"),
-    "cmmlu_medical": Benchmark("zh", tuple(f"haonan-li/cmmlu:{subject}" for subject in CMMLU.split())),
+    "medqa": Benchmark("en", lettered, ("GBaker/MedQA-USMLE-4-options",)),
+    "medmcqa": Benchmark("en", medmcqa, ("openlifescienceai/medmcqa",), "validation", first=count_from_zero),
+    "pubmedqa": Benchmark("en", pubmedqa, ("qiaojin/PubMedQA:pqa_labeled",), "train"),
+    "mmlu_medical": Benchmark("en", mmlu, tuple(f"cais/mmlu:{name}" for name in MMLU), only=("subject", MMLU)),
+    "mmlu_pro_health": Benchmark("en", mmlu_pro, ("TIGER-Lab/MMLU-Pro",), only=("category", ("health",))),
+    "medqa_zh": Benchmark("zh", lettered, ("fzkuji/MedQA:med_qa_zh_4options_source",)),
+    "cmexam": Benchmark("zh", cmexam, ("fzkuji/CMExam",)),
+    "cmb": Benchmark("zh", cmb, ("FreedomIntelligence/CMB:CMB-Exam",), "val"),
+    "cmmlu_medical": Benchmark("zh", cmmlu, tuple(f"haonan-li/cmmlu:{name}" for name in CMMLU)),
 }
-FOLDED = re.compile(r"^问题[：:](?P<stem>.*?)\n选项[：:]\s*\n(?P<options>.*)$", re.S)  # the whole item in ``input``
-LETTERED = re.compile(r"^\s*([A-J])\s*[.．、:： ]\s*(.*\S)", re.M)
 
 
-def first(row: dict, *names: str) -> object:
-    """The first of the named fields that the row has a value for, else None."""
-    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
+def convert(name: str, rows: list[dict], source: str = "") -> tuple[list[dict], Counter[str]]:
+    """The items of a benchmark's rows, with unique ids, and how many rows were left out, by reason."""
+    benchmark, left_out = BENCHMARKS[name], Counter()
+    items: dict[str, dict] = {}
+    if benchmark.first and any("cop" in row for row in rows):
+        rows = benchmark.first(rows, source)
+    for number, row in enumerate(rows, 1):
+        item = item_of(benchmark, row)
+        if isinstance(item, str):
+            left_out[item] += 1
+            continue
+        own = next((str(row[key]) for key in ("realidx", "id", "question_id", "pubid") if row.get(key) is not None), "")
+        own = own or str(number)
+        while own in items:
+            own += f"-{number}"
+        items[own] = {"id": own, **item}
+    return list(items.values()), left_out
 
 
-def options_of(row: dict) -> dict[str, str]:
-    """Letter to text, from any of the shapes that these benchmarks come in; {} for none known."""
-    value = first(row, "options", "option", "choices", "Options")
-    if isinstance(value, str):
-        pairs = LETTERED.findall(value)
-    elif isinstance(value, dict):
-        pairs = list(value.items())
-    elif isinstance(value, list):
-        pairs = [(o["key"], o["value"]) if isinstance(o, dict) else (chr(65 + i), o) for i, o in enumerate(value)]
-    elif "opa" in row:
-        pairs = [(letter, row.get(f"op{letter.lower()}")) for letter in "ABCD"]
-    elif "final_decision" in row:
-        pairs = [("A", "yes"), ("B", "no"), ("C", "maybe")]
-    else:
-        pairs = [(letter, row.get(letter)) for letter in "ABCDEFGHIJ"]
-    return {str(letter): str(text).strip() for letter, text in pairs if text is not None and str(text).strip()}
-
-
-def answer_of(row: dict, options: dict[str, str]) -> str | None:
-    """The letter of the right option: from a letter, an index from 0, or the option's text; None where unclear."""
-    answer = first(row, "answer_idx", "cop", "final_decision", "answer", "Answer", "output")
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        return list(options)[answer] if 0 <= answer < len(options) else None
-    answer = str(answer or "").strip()
-    if answer in options:
-        return answer
-    matching = [letter for letter, text in options.items() if text == answer]
-    return matching[0] if len(matching) == 1 else None
-
-
-def normalise(row: dict, lang: str, number: int) -> dict | None:
-    """One benchmark item of DESIGN's form; None where its answer is not exactly one of two options or more."""
-    question = first(row, "question", "Question", "input")
-    if isinstance(question, str) and (folded := FOLDED.match(question)):
-        lines = [line.strip() for line in folded["options"].split("\n") if line.strip()]
-        row, question = {**row, "options": lines}, folded["stem"]
-    context = row.get("context")
-    if isinstance(context, dict) and isinstance(question, str):  # PubMedQA: the abstract, then the question
-        question = "\n".join([*context.get("contexts", []), question])
-    options = options_of(row)
-    answer = answer_of(row, options)
-    if not isinstance(question, str) or not question.strip() or len(options) < 2 or answer is None:
-        return None
-    own = first(row, "realidx", "id", "question_id", "pubid")
-    item = {"id": str(number if own is None else own), "lang": lang, "question": question.strip(), "options": options}
-    return {**item, "answer_idx": answer}
+def item_of(benchmark: Benchmark, row: dict) -> dict | str:
+    """One item without its id, or why the row is left out. Options are lettered anew where some hold no text."""
+    if benchmark.only and row.get(benchmark.only[0]) not in benchmark.only[1]:
+        return f"other {benchmark.only[0]}"
+    adapt = lettered if "answer_idx" in row else alpaca if "output" in row else benchmark.adapt
+    try:
+        question, options, right = adapt(row)
+        texts = {key: str(text).strip() for key, text in options.items() if text is not None and str(text).strip()}
+    except (KeyError, TypeError, AttributeError, ValueError):  # a column is missing, or holds something else
+        return "not in this benchmark's form"
+    if not isinstance(question, str) or not question.strip():
+        return "no question"
+    if not 2 <= len(texts) <= len(LETTERS):
+        return f"not 2 to {len(LETTERS)} options"
+    if not isinstance(right, str) or right.strip() not in texts:
+        return "no single right option"
+    answer = LETTERS[list(texts).index(right.strip())]
+    options = dict(zip(LETTERS, texts.values(), strict=False))
+    return {"lang": benchmark.lang, "question": question.strip(), "options": options, "answer_idx": answer}
 
 
 def local_rows(path: str) -> Iterator[dict]:
-    """Rows of a local file of any format that prepare reads."""
-    import orjson
+    """Rows of a local file of any format that prepare reads; UserError with the line of one that is no object."""
+    from scripts.prepare.load import BadRow, load_rows
 
-    from scripts.prepare.load import read_rows
-
-    for number, raw in read_rows(path):
-        try:
-            row = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error}); expected one object") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: found {type(row).__name__}, expected one object for each item")
+    for number, row in load_rows(path):
+        if isinstance(row, BadRow):
+            raise UserError(f"{path}:{number}: {row.reason} ({row.matched}); expected one object for each item")
         yield row
-
-
-def hub_items(benchmark: Benchmark) -> Iterator[dict]:
-    """Rows of every hub id of a benchmark, of the wanted category."""
-    from scripts.prepare.load import hub_rows
-
-    for hub in benchmark.hub:
-        yield from (r for r in hub_rows(hub, benchmark.split) if benchmark.only in (None, r.get("category")))
-
-
-def write_benchmark(name: str, rows: Iterable[dict], out: Path) -> tuple[int, int]:
-    """Write ``out/<name>.jsonl``; (items written, rows left out). Raises UserError where no row is an item."""
-    items: dict[str, dict] = {}
-    left_out = 0
-    for number, row in enumerate(rows, 1):
-        item = normalise(row, BENCHMARKS[name].lang, number)
-        if item is None:
-            left_out += 1
-            continue
-        if item["id"] in items:
-            item["id"] += f"-{number}"
-        items[item["id"]] = item
-    if not items:
-        raise UserError(
-            f"{name}: none of {left_out} rows is a question with options and one right answer; expected a file in the "
-            "shape of this benchmark on its hub"
-        )
-    write_jsonl(out / f"{name}.jsonl", items.values())
-    return len(items), left_out
 
 
 def main() -> None:
@@ -159,10 +213,23 @@ def main() -> None:
         raise UserError(f"{', '.join(unknown)}: no such benchmark; expected some of {', '.join(BENCHMARKS)}")
     if args.files and len(args.files) != len(names):
         raise UserError(f"--from: found {len(args.files)} files for {len(names)} names; expected one file for each")
-    for index, name in enumerate(names):
-        rows = local_rows(args.files[index]) if args.files else hub_items(BENCHMARKS[name])
-        written, left_out = write_benchmark(name, rows, args.out)
-        print(f"{args.out / name}.jsonl: {written:,} items, {left_out:,} left out (no single right option)")
+    for name, file in zip(names, args.files or [""] * len(names), strict=True):
+        write_benchmark(name, file, args.out)
+
+
+def write_benchmark(name: str, file: str, out: Path) -> None:
+    """Write ``out/<name>.jsonl`` from a local file, or from the hub where none is given, and say what was left out."""
+    from scripts.prepare.load import hub_rows
+
+    benchmark = BENCHMARKS[name]
+    rows = list(local_rows(file)) if file else [row for hub in benchmark.hub for row in hub_rows(hub, benchmark.split)]
+    items, left_out = convert(name, rows, file)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()) or "none"
+    if not items:
+        raise UserError(f"{file or name}: none of {len(rows):,} rows is an item of {name} ({reasons})")
+    path = out / f"{name}.jsonl"
+    write_jsonl(path, items)
+    print(f"{path}: {len(read_items(path)):,} items of {len(rows):,} rows; left out: {reasons}")
 
 
 if __name__ == "__main__":
