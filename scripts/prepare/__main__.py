@@ -4,8 +4,11 @@
     python -m scripts.prepare $R:zh $R:en --out data --name med_o1 --tokenizer deepseek-ai/DeepSeek-R1-Distill-Qwen-7B
     python -m scripts.prepare own.csv --columns Question=q Complex_CoT=thinking Response=a --out data/own --name own
 
-Writes NAME_train.jsonl, NAME_val.jsonl, NAME_test.jsonl, rejected.jsonl, report.json, .md, .html and DATA_CARD.md
-into --out, and registers the splits with LLaMA-Factory. Every row read is kept or rejected with a reason.
+    python -m scripts.prepare chats.jsonl --thought-tags '<reasoning>' '</reasoning>' --template qwen3 --tokenizer Qwen/Qwen3-8B
+
+Writes NAME_train.jsonl, NAME_val.jsonl, NAME_test.jsonl, NAME_rejected.jsonl, NAME_report.json, .md, .html and
+NAME_DATA_CARD.md into --out, and registers the splits with LLaMA-Factory. Every row read is kept or rejected with a
+reason.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import re
 from pathlib import Path
 
 from scripts.common import UserError, run_main
-from scripts.prepare.load import use_modelscope
 
 TOKENIZER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 
@@ -34,8 +36,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--benchmarks", nargs="*", type=Path, help=against)
     add("--lang", nargs="+", choices=("zh", "en"), default=["zh", "en"], help="languages to keep (default: zh en)")
     add("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="own names for Question, Complex_CoT, Response")
+    add(
+        "--thought-tags",
+        nargs=2,
+        default=["<think>", "</think>"],
+        metavar=("OPEN", "CLOSE"),
+        help="marks around a thought that stands in the answer (default: <think> </think>)",
+    )
+    add("--template", default="deepseekr1", help="LLaMA-Factory's template of the model to train (default: deepseekr1)")
     add("--tokenizer", default=TOKENIZER, help=f"folder with tokenizer.json, or a hub id (default: {TOKENIZER})")
     add("--cutoff-len", type=int, default=2048, help="longest record in tokens, template included (default: 2048)")
+    add("--no-lengths", action="store_true", help="count no tokens: go on without a tokenizer")
+    add("--reject-personal", action="store_true", help="leave out what looks as if it held personal data")
     add(
         "--threshold",
         type=float,
@@ -49,6 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num-proc", type=int, default=cores, help="worker processes (default: all cores)")
     args = parser.parse_args(argv)
     args.columns = read_columns(args.columns)
+    args.thought_tags = tuple(args.thought_tags)
     shares = (args.val, args.test)
     checks = {
         "--name": (re.fullmatch(r"[\w-]+", args.name), args.name, "letters, digits, _ and -"),
@@ -71,49 +84,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_columns(pairs: list[str]) -> dict[str, str]:
-    """Our field names to the source's, from OURS=THEIRS pairs; fields not named keep their name."""
-    columns = {"Question": "Question", "Complex_CoT": "Complex_CoT", "Response": "Response"}
+    """Our field names to the source's, from OURS=THEIRS pairs."""
+    columns, known = {}, ("Question", "Complex_CoT", "Response")
     for pair in pairs:
         ours, mark, theirs = pair.partition("=")
-        if ours not in columns or not mark or not theirs:
-            raise UserError(f"--columns {pair}: expected OURS=THEIRS with OURS one of {', '.join(columns)}")
+        if ours not in known or not mark or not theirs:
+            raise UserError(f"--columns {pair}: expected OURS=THEIRS with OURS one of {', '.join(known)}")
         columns[ours] = theirs
     return columns
-
-
-def find_tokenizer(name: str) -> str:
-    """Path of tokenizer.json in a folder, or fetched from the hub (ModelScope where USE_MODELSCOPE_HUB=1)."""
-    path = Path(name)
-    if path.is_dir() or path.is_file():
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file():
-            raise UserError(
-                f"{path}: no tokenizer.json in this folder; expected a tokenizer of the transformers library"
-            )
-        return str(file)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "saves/", "data/")):
-        raise UserError(f"--tokenizer {name}: no such folder; expected a folder with tokenizer.json or a hub id")
-    try:
-        if use_modelscope():
-            from modelscope import snapshot_download
-
-            return str(Path(snapshot_download(name, allow_patterns=["tokenizer.json"])) / "tokenizer.json")
-        from huggingface_hub import hf_hub_download
-
-        return hf_hub_download(name, "tokenizer.json")
-    except Exception as error:  # the hubs' clients raise dozens of types; all mean that it does not come
-        raise UserError(
-            f"--tokenizer {name}: cannot be fetched ({type(error).__name__}); set HF_ENDPOINT to a mirror or "
-            "USE_MODELSCOPE_HUB=1, or give a folder that holds tokenizer.json (after `make demo`: saves/tiny_init)"
-        ) from error
 
 
 def main() -> None:
     """Parse the command line and run every step."""
     args = parse_args()
-    from scripts.prepare.pipeline import prepare
+    from scripts.prepare.run import prepare
 
-    args.tokenizer_file = find_tokenizer(args.tokenizer)
     try:
         prepare(args)
     except OSError as error:

@@ -1,61 +1,51 @@
-"""Repairs and filters for one record. A repair changes text and is counted; a filter keeps, or rejects by its name.
+"""Filters: each looks at one repaired record and keeps it, or rejects it by the filter's name.
 
-`repair` and `reject_reason` take plain values, so datatrove or Ray Data can import them unchanged (data/README.md).
+Plain values in and out, so datatrove or Ray Data can import them unchanged (data/README.md).
 """
 
 from __future__ import annotations
 
-import html
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.common import ASSISTANT, BOS, EOS, USER
+from scripts.prepare.text import language, mixed, repair, tokens
 
-CONTROL = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
-)
-ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
-# The first characters that UTF-8 read as Latin-1 or Windows-1252 gives; only such texts are worth ftfy's time.
-BROKEN = re.compile(
-    "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1\u00e2-\u00ef\ufffd][\u0080-\u00bf\u0152-\u0178\u0192\u02c6\u02dc\u2013-\u2122]"
-)
-TAG_NAMES = "p|br|div|span|b|i|u|em|strong|ul|ol|li|a|table|thead|tbody|tr|td|th|h[1-6]|img|font|hr|pre|code|center"
-TAG = re.compile(rf"</?(?:{TAG_NAMES})(?:\s+[\w:-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s<>\"']+))*\s*/?>", re.I)
-BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|tr|h[1-6]|hr|table|ul|ol)\b", re.I)
-RAISED = re.compile(r"<(sup|sub)>([^<>]{0,40})</\1>", re.I)  # 10<sup>9</sup>/L must not become 109/L
-SUPERSCRIPT = str.maketrans("0123456789+-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻")
-SUBSCRIPT = str.maketrans("0123456789+-", "₀₁₂₃₄₅₆₇₈₉₊₋")
-ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,24}\d{0,2});")
-SPACES = re.compile(r"[ \t]{2,}")
-EDGE_SPACES = re.compile(r"[ \t]+(?=\n)|(?<=\n\n)\n+")
-EDGE_MARKS = re.compile(rf"^(?:\s*(?:{BOS}|{USER}|{ASSISTANT}))+|(?:{EOS}\s*)+$")
 THINK_TAG = re.compile(r"</?think(?:ing)?>", re.I)
 THINK_EDGE = re.compile(r"^\s*<think(?:ing)?>|</think(?:ing)?>\s*$", re.I)
-SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?tool_call>")
-HAN = re.compile("[\u3400-\u9fff]+")
-LETTERS = re.compile(r"[^\W\d_]+")
-OTHER_SCRIPT = re.compile("[\u0400-\u052f\u0590-\u06ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\uac00-\ud7af]")
-ENGLISH = frozenset(
-    "the of and to in is was were with for are that it what which this she he his her be or not by as an at from has "  # noqa: SIM905
-    "have if can how does do than after based when most these it's let's i'm so we my you your likely".split()
+SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?tool_call>|\[/?INST\]|<(?:start|end)_of_turn>")
+# Beginnings of an answer that refuses. Sympathy ("I'm sorry to hear that you can't sleep") is none.
+_CANNOT = (
+    r"(?:can(?:no|'|’)?t|can not|am (?:not able|unable)|won(?:'|’)t|will not|must decline|do not feel|don(?:'|’)t feel)"
 )
-SENTENCE = re.compile(r"[.!?。！？，；;\n]+")
-ENDS = tuple(".!?。！？…”\"’')）】》」』]}*`:：;；|~>-%％℃°+=•—")
+_HELP = (
+    r"(?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond|discuss|engage|continue|recommend|comfortable"
+    r"|(?:provide|give|offer|make) (?:you )?(?:with )?(?:any |an? |specific |personal(?:i[sz]ed)? |that |this )*"
+    r"(?:medical|advice|diagnos[ei]s|information|guidance|answer|recommendation|response|instruction))"
+)
+_WU = r"(?:暂时|目前|恐怕|并)?(?:无法|不能|没法|不便|难以|无权|拒绝)"
 REFUSAL = re.compile(
-    r"(?:i(?:'|’)?m|i am) (?:really |very |truly )?(?:sorry|unable|not able)[^.!?\n]{0,30}"
-    r"\b(?:can(?:no|'|’)?t|cannot|unable|not able)\b"
-    r"|\bi (?:cannot|can(?:'|’)t|am unable to|won(?:'|’)t) "
-    r"(?:assist|help (?:you|with)|comply|fulfil|answer (?:this|that|your)"
-    r"|(?:provide|give|offer) (?:you )?(?:with )?(?:any |specific |personal(?:ized)? )?(?:medical|advice|a diagnosis))"
-    r"|\bas an? (?:ai|artificial intelligence|large language|language model)\b"
-    r"|(?:抱歉|对不起|很遗憾)[^。！？\n]{0,20}(?:无法|不能|没法)(?:为您|给您|向您|帮|提供|回答|协助|满足|诊断)"
-    r"|作为(?:一个|一名|一款)?(?:AI|人工智能|语言模型|大模型|大型语言模型)",
-    re.I,
+    rf"\b(?:sorry|apologi[sz]e|apologies|unfortunately|regret)\b[,.!:]?\s*(?:for (?:the|any) [\w ]{{1,20}},\s*)?(?:but\s+)?"
+    rf"(?:as an? [\w ]{{2,30}},\s*)?(?:that\s+)?(?:i|we) {_CANNOT}\b"
+    rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) {_CANNOT}\s+{_HELP}"
+    r"|(?:^|[.!?\n]\s*)(?:i(?:'|’)?m|i am) (?:just |only )?(?:sorry, |afraid )?(?:not able|unable) to (?:assist|help|provide|answer)"
+    r"|\bas an? (?:ai|artificial intelligence|large language model|language model)(?:\s+(?:\w+\s+){0,3})?,? i\b"
+    r"|\b(?:i(?:'|’)?m|i am) (?:just |only )?an? (?:ai|artificial intelligence|language model|large language model)\b"
+    r"|\b(?:goes|is) against (?:my|the) (?:guidelines|programming|polic)"
+    rf"|(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*(?:但|但是|可是)?[，,]?(?:关于|对于|这个|该|您的|此)?(?:问题|请求|内容)?(?:我|我们|本人|作为[^。！？\n]{{1,20}}我)?{_WU}"
+    r"(?:为|给|向|对|就|帮|协助|提供|回答|满足|诊断|给出|继续|处理|完成|讨论|回应|参与|执行|做出|作出|替)"
+    rf"|(?:^|[。！？\n，,])我(?:们)?{_WU}(?:为您|给您|向您|对您|帮您|帮助|协助|提供|回答|满足您|讨论|参与|给出|替代)"
+    r"|作为(?:一个|一名|一款|您的)?(?:AI|人工智能|大?语言模型|大模型|大型语言模型)(?:助手|模型|语言模型|医疗助手|系统|程序)*[，,]\s*我",
+    re.I | re.M,
 )
+SENTENCE_END = re.compile(r"[.!?。！？…]")
+CLOSED = tuple(".!?。！？…”\"’')）】》」』]}*`~>-%％℃°+=•—|;；")
+OPEN_END = tuple(",，、:：(（[【-–—/")
+LIST_LINE = re.compile(
+    r"\s*(?:[-*•#>|]|\(?\d{1,2}[.、):）]|[（(][一二三四五六七八九十\d]{1,2}[)）]|[一二三四五六七八九十]、)"
+)
+OPTION_LINE = re.compile(r"\s*(?:\*\*)?[A-Ha-hＡ-Ｈ](?:[.．、:：)）]|\s)\s*\S")
 LONG_NUMBER = re.compile(r"\d[\d .()-]{8,}")  # cheap: most texts hold none
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[a-zA-Z]{2,}")
 ID_NUMBER = re.compile(
@@ -67,172 +57,133 @@ PHONE = re.compile(
 
 
 @dataclass(slots=True)
-class Record:
-    """One cleaned record. ``lang``: zh, en or None (neither); ``claimed``: the language that its source claims."""
+class Text:
+    """One repaired record. ``lang``: zh, en or None (neither); ``claimed``: the language that its source claims."""
 
     question: str
     thought: str
     answer: str
-    lang: str | None = None
     claimed: str | None = None
+    lang: str | None = None
+
+    @classmethod
+    def of(cls, question: str, thought: str, answer: str, claimed: str | None = None) -> tuple[Text, set[str]]:
+        """A record from raw texts, and the kinds of repairs that it needed. A ``<think>`` around a thought goes."""
+        repaired = [repair(text) for text in (question, thought, answer)]
+        kinds = set().union(*(kinds for _, kinds in repaired))
+        texts = [text for text, _ in repaired]
+        while "<" in texts[1] and (inner := THINK_EDGE.sub("", texts[1]).strip()) != texts[1]:
+            texts[1] = inner
+            kinds.add("think_tag")
+        lang = language(texts[0])
+        return cls(*texts, claimed, (language(texts[1]) or None) if lang == "" else lang), kinds
 
 
-def repair_characters(text: str) -> str:
-    """Undo what encodings did: mojibake, decomposed letters, control characters, odd line ends and spaces.
-
-    Only NFC, never NFKC, and ftfy's encoding repair alone: µg, ℃, ², ½, ① and full-width marks stay as they are.
-    """
-    if not text.isascii():
-        if BROKEN.search(text):
-            import ftfy
-
-            text = ftfy.fix_encoding(text)
-        if not unicodedata.is_normalized("NFC", text):
-            text = unicodedata.normalize("NFC", text)
-        text = ODD_SPACE.sub(" ", text)
-    return CONTROL.sub("", LINE_END.sub("\n", text))
+def is_text(record: Text) -> bool:
+    """Whether the texts can be written as UTF-8; half of a surrogate pair cannot."""
+    try:
+        f"{record.question}{record.thought}{record.answer}".encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def repair_markup(text: str) -> str:
-    """Undo HTML: entities, tags (powers and indices keep their meaning). ``p<0.05`` and ``a < b`` are no tags."""
-    for _ in range(3):  # entities may have been escaped twice
-        if "&" not in text or (plain := ENTITY.sub(lambda match: html.unescape(match[0]), text)) == text:
-            break
-        text = plain
-    if "<" in text:
-        text = RAISED.sub(_raise, text)
-        text = TAG.sub(lambda match: "\n" if BLOCK_TAG.match(match[0]) else "", text)
-    return text
-
-
-def _raise(match: re.Match) -> str:
-    table, sign = (SUBSCRIPT, "_") if match[1].lower() == "sub" else (SUPERSCRIPT, "^")
-    return match[2].translate(table) if all(ord(c) in table for c in match[2]) else f"{sign}{{{match[2]}}}"
-
-
-def repair_spaces(text: str) -> str:
-    """One space for a run of spaces or tabs, none at a line's end, at most one empty line, none around the text."""
-    if "\t" in text or "  " in text:
-        text = SPACES.sub(" ", text)
-    if " \n" in text or "\t\n" in text or "\n\n\n" in text:
-        text = EDGE_SPACES.sub("", text)
-        text = re.sub(r"\n{3,}", "\n\n", text)
-    return text.strip()
-
-
-def repair(text: str) -> str:
-    """All repairs of one text, and marks of a turn at its very ends; running it twice changes nothing more."""
-    for _ in range(4):
-        before = text
-        text = repair_characters(text)
-        if "&" in text or "<" in text:
-            text = EDGE_MARKS.sub("", repair_markup(text))
-        text = repair_spaces(text)
-        if text == before:
-            break
-    return text
-
-
-def repair_thought(text: str) -> str:
-    """A thought without the ``<think>`` that opens it or the ``</think>`` that ends it."""
-    while "<" in text and (inner := THINK_EDGE.sub("", text).strip()) != text:
-        text = inner
-    return text
-
-
-def language(text: str) -> str | None:
-    """zh, en, or None for neither. Counts Chinese characters against words; English by its common words."""
-    text, han = text[:2000], 0
-    if not text.isascii():
-        if len(OTHER_SCRIPT.findall(text)) > 0.1 * len(text):
-            return None
-        text = unicodedata.normalize("NFKC", text)
-        han = sum(map(len, HAN.findall(text)))
-    words = LETTERS.findall(HAN.sub(" ", text) if han else text)
-    if han and han >= 0.35 * len(words):
-        return "zh"
-    if not words or han > len(words):
-        return None
-    if len(words) >= 12:
-        return "en" if sum(word in ENGLISH for word in map(str.lower, words)) >= 0.08 * len(words) else None
-    return "en" if "".join(words).isascii() else None
-
-
-def short_reasoning(record: Record) -> bool:
+def short_reasoning(record: Text) -> bool:
     """Reasoning too short to be any: under 20 Chinese characters or 10 English words."""
     if record.lang == "zh":
         return len(record.thought) < 20
     return len(record.thought) < 200 and len(record.thought.split()) < 10
 
 
-def holds(pattern: re.Pattern, record: Record) -> bool:
-    """Whether any text of a record matches a pattern of tags."""
-    return any("<" in text and pattern.search(text) for text in (record.question, record.thought, record.answer))
+def holds(pattern: re.Pattern, record: Text) -> bool:
+    """Whether any text of a record matches a pattern."""
+    return any(pattern.search(text) for text in (record.question, record.thought, record.answer))
 
 
 def loops(text: str) -> bool:
-    """Whether a text loops: a quarter of it is sentences said four times and more, or its end repeats."""
+    """Whether a text repeats itself: a fifth of its runs of ten tokens were there before, or its end was, twice."""
     if len(text) < 60:
         return False
-    tail = text[-24:]
-    if len(set(tail)) > 1 and text.count(tail) >= 4 and _periodic(text[-240:]):
+    if len(set(text[-60:])) <= 2 and text[-1].isalpha():
         return True
-    if len(set(text[-60:])) == 1:
-        return True
-    sentences = Counter(part.strip() for part in SENTENCE.split(text))
-    repeated = sum(len(part) * times for part, times in sentences.items() if times >= 4 and len(part) >= 4)
-    return repeated > 0.25 * len(text)
-
-
-def _periodic(text: str) -> bool:
-    """Whether a text repeats itself with a period of at most a quarter of its length."""
-    period = text.find(text[-24:], 0)
-    step = len(text) - 24 - text.rfind(text[-24:], 0, len(text) - 1)
-    return period >= 0 and 0 < step <= len(text) // 4 and text[step:] == text[:-step]
+    parts = tokens(text)
+    runs = Counter(zip(*(parts[i:] for i in range(10)), strict=False))
+    if runs.total() < 20:
+        return False
+    return runs.total() - len(runs) > 0.2 * runs.total() or runs[tuple(parts[-10:])] >= 4
 
 
 def cut_off(text: str) -> bool:
-    """Whether a text stops in the middle of a sentence."""
-    if text.endswith((",", "，", "、")):
-        return True
-    last = text[text.rfind("\n") + 1 :]
-    if text.endswith(ENDS) or (len(last) < 200 and re.match(r"\s*(?:[-*•#]|\d+[.、)])", last)):
+    """Whether a text stops in the middle of a sentence.
+
+    A list that leaves full stops out, an option, a bare name or a short last line after a colon is whole.
+    """
+    if text.endswith(OPEN_END):
+        return not text.endswith(("---", "——"))
+    if text.endswith(CLOSED) or not text[-1].isalnum():
         return False
-    return unicodedata.category(text[-1]).startswith("L")
+    *before, last = [line for line in text.split("\n") if line.strip()]
+    if OPTION_LINE.match(last) and len(last) < 100:
+        return False
+    if not before:
+        return bool(SENTENCE_END.search(text[:-1]))
+    if len(last) < 60 and before[-1].rstrip("* ").endswith((":", "：")):
+        return False
+    if LIST_LINE.match(last):
+        siblings = [line for line in before if LIST_LINE.match(line)]
+        open_ones = sum(line.rstrip()[-1].isalnum() for line in siblings)
+        return bool(siblings) and open_ones < 0.3 * len(siblings)
+    return True
+
+
+def cut_off_answer(record: Text) -> bool:
+    """An answer that stops in the middle; a short one without any sentence is often a mere name."""
+    if len(record.answer) <= (60 if record.lang == "zh" else 200) and not SENTENCE_END.search(record.answer):
+        return record.answer.endswith((",", "，", "、"))
+    return cut_off(record.answer)
+
+
+def refuses(record: Text) -> bool:
+    """Whether an answer or a thought begins with a refusal and is not much more than that."""
+    length = 300 if record.lang == "zh" else 900
+    return bool(
+        (len(record.answer) < length and REFUSAL.search(record.answer[:200]))
+        or (len(record.thought) < length and REFUSAL.search(record.thought[:100]))
+    )
 
 
 # A record that one of these rejects would not train as it reads, so they cannot be left out.
-NEEDED = ("no_question", "no_reasoning", "no_answer", "think_tag", "special_token")
+NEEDED = ("no_question", "no_reasoning", "no_answer", "not_text", "think_tag", "special_token")
 # Name: whether it rejects a record. In this order; the first that applies names the rejection.
-FILTERS: dict[str, Callable[[Record], bool]] = {
+FILTERS: dict[str, Callable[[Text], bool]] = {
     "no_question": lambda r: not r.question,
     "no_reasoning": lambda r: not r.thought,
     "no_answer": lambda r: not r.answer,
+    "not_text": lambda r: not is_text(r),
     "short_question": lambda r: len(r.question) < 4 or not any(map(str.isalpha, r.question)),
     # A tag of reasoning in a text would fold the model's output at the wrong place; a special token would forge a turn.
     "think_tag": lambda r: holds(THINK_TAG, r),
     "special_token": lambda r: holds(SPECIAL, r),
     # Not the claimed language, or neither Chinese nor English; or reasoning in another language than the question's.
     "wrong_language": lambda r: r.lang is None or r.claimed not in (None, r.lang),
-    "mixed_language": lambda r: language(r.thought) not in (r.lang, None),
+    "mixed_language": lambda r: mixed(r.thought, r.lang) or mixed(r.answer, r.lang),
     "short_reasoning": short_reasoning,
     "reasoning_is_answer": lambda r: r.thought.casefold().split() == r.answer.casefold().split(),
     "looping_reasoning": lambda r: loops(r.thought),
     "looping_answer": lambda r: loops(r.answer),
-    "refusal": lambda r: bool(REFUSAL.search(r.answer[:200]) or REFUSAL.search(r.thought[:100])),
+    "refusal": refuses,
     "cut_off_reasoning": lambda r: cut_off(r.thought),
-    # Short answers are often a mere name.
-    "cut_off_answer": lambda r: len(r.answer) > (60 if r.lang == "zh" else 200) and cut_off(r.answer),
+    "cut_off_answer": cut_off_answer,
 }
 
 
-def reject_reason(record: Record, skip: frozenset[str] = frozenset()) -> str | None:
+def reject_reason(record: Text, skip: frozenset[str] = frozenset()) -> str | None:
     """The name of the first filter that rejects the record, None where it is kept."""
     return next((name for name, rule in FILTERS.items() if name not in skip and rule(record)), None)
 
 
 def personal_data(text: str) -> list[str]:
-    """What looks like personal data in a text: of "email", "id_number", "phone" (a warning, not a rejection)."""
+    """What looks like personal data in a text: of "email", "id_number", "phone"."""
     found = ["email"] if "@" in text and EMAIL.search(text) else []
     if LONG_NUMBER.search(text):
         found += ["id_number"] if ID_NUMBER.search(text) else []

@@ -1,135 +1,191 @@
-"""Near-duplicate questions: MinHash sketches (rensa), LSH bands, candidates verified on exact feature sets.
+"""Near-duplicate questions: rensa's MinHash and LSH find candidates, whole sets of features decide.
 
-Only sketches and features stay in memory, never texts: 512 bytes of sketch and 4 bytes per feature a record.
+Two questions are near-duplicates where they share most of their features, unless they differ in only one or two
+places and one of these carries the meaning: a number, a side, a drug, what is asked. Then both are kept.
 """
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
-import numpy as np
+from rensa import RMinHash, RMinHashLSH
 
-from scripts.prepare.keys import Tokens
+from scripts.prepare.text import is_han
 
-PERMUTATIONS, ROWS = 256, 4  # 64 bands of 4 rows: a pair of Jaccard 0.5 is found with probability 0.98
-WINDOW = 4  # compared neighbours within a band's bucket: candidates grow with the records, not with their square
+# 64 bands of 4 values find a pair of similarity 0.5 with probability 0.98; in four rounds, so that only a quarter of
+# the tables is in memory at a time.
+ROUNDS, VALUES, BANDS = 4, 64, 16
+SLACK = 0.12  # four standard errors of the sketches' estimate, below which a candidate is not worth verifying
 WORDS = 0.1  # higher threshold for words: an edit breaks one of them, but two pairs of neighbouring characters
-SLACK = 0.12  # four standard errors of the sketch's estimate, below which a candidate is not worth verifying
+PLACES = 2  # where two questions differ in more places than this, one is a rewording of the other
+# Words too common to tell two English questions apart.
+STOP_WORDS = frozenset(
+    "a about after all also an and any are as at be been before best but by can could did do does due during each "  # noqa: SIM905
+    "for from given had has have he her him his how if in into is it its likely may might more most no not of on or "
+    "other over patient she should so some such than that the their them then there these they this to was were what "
+    "when where which while who whom why will with would year old s man woman following".split()
+)
+# Words and characters that make another question of one in which they change.
+MEANING_EN = re.compile(
+    r"\d+|[ivx]{1,4}|one|two|three|four|five|six|seven|eight|nine|ten|twice|once|half|double|no|not|without|never|except|"
+    r"left|right|bilateral|unilateral|upper|lower|anterior|posterior|medial|lateral|proximal|distal|inner|outer|dorsal|"
+    r"ventral|superior|inferior|(?:fe)?males?|(?:wo)?m[ae]n|boys?|girls?|infants?|child(?:ren)?|adults?|neonates?|elderly|"
+    r"pregnan\w+|before|after|during|first|second|third|next|most|least|best|worst|initial|acute|chronic|high|low|"
+    r"increased?|decreased?|higher|lower|mild|moderate|severe|early|late|hyper\w+|hypo\w+|"
+    r"what|which|how|why|when|who|diagnos\w+|treat\w*|therap\w+|manag\w+|caus\w+|mechanis\w+|complicat\w+|prognos\w+|"
+    r"prevent\w*|risks?|dos\w+|tests?|side|effects?|contraindicat\w+|indicat\w+|pathogen\w*|organisms?|symptoms?|signs?|"
+    r"drugs?|medications?|surg\w+|explain|also|additionally|"
+    r"\w+(?:illin|mycin|micin|cycline|oxacin|azole|azine|vir|statin|pril|sartan|olol|dipine|zosin|pam|lam|barbital|"
+    r"tidine|prazole|setron|triptan|gliptin|gliflozin|glitazone|formin|zide|semide|thiazide|parin|arin|xaban|gatran|"
+    r"grel|mab|nib|cept|caine|curium|phylline|terol|sone|solone|lone|nide|profen|coxib|fenac|oxetine|pramine|triptyline|"
+    r"idone|apine|lukast|dronate|relin|tide|ximab|zumab|platin|rubicin|taxel|trexate|mustine|feron|mide|pine|nazole|"
+    r"quine|oxin|arone|cillin|penem|cef\w*|sulin|phrine|pressin|tocin|gesterone|estradiol|spirone|dopa|giline|zepine|"
+    r"toin|proate|lamide|etine|aline|oxone|done|phine|codone|tanyl|ramol|aminophen|spirin)|cef\w+|sulfa\w+|lithium|"
+    r"codeine|morphine|digoxin|insulin|aspirin|ibuprofen|steroids?|vitamin|iron|potassium|sodium|calcium|magnesium"
+)
+MEANING_ZH = re.compile(
+    r"[一二三四五六七八九十百两半双左右上下前后内外男女婴孕不无非未否除急慢高低升降增减轻重早晚近远]|什么|如何|怎|哪|为何|为什么|是否|"
+    r"诊断|治疗|病因|原因|机制|检查|并发|处理|预防|护理|剂量|用量|预后|鉴别|表现|症状|首选|禁忌|适应|分析|解释|说明|手术|用药|药物|"
+    r"[素唑林酮胺嗪啶酯钠钾钙镁铁锌韦汀坦芬匹司替尼莫拉呋噻吡哌咪喹苯氯氟碘霉菌普萘洛尔沙达卡托依曲泼甲丙乙丁"
+    r"头孢肝磺地平西他辛奈利福格列汤丸散胶囊]"
+)
+
+
+class Candidate(Protocol):
+    """What is compared of a record. ``key``: its question's tokens with spaces between them."""
+
+    key: str
+    lang: str
+    sketches: list[RMinHash]
+    quality: tuple[int, int]
 
 
 class Duplicates(NamedTuple):
-    """``kept`` (n,): index of the record that stands for each (its own where kept); ``similarity`` (n,) to it, 0-1;
-    ``anchor`` (n,): the first record of its cluster in input order."""
+    """``matched``: index of a dropped record → (index of the one kept for it, similarity of the two, 0-1);
+    ``linked``: pairs of indices that are alike, dropped or both kept, so they belong in one split."""
 
-    kept: np.ndarray
-    similarity: np.ndarray
-    anchor: np.ndarray
-
-
-def sketch(features: Tokens, seed: int) -> np.ndarray:
-    """MinHash sketches (n, PERMUTATIONS) uint16 of feature sets: the low bits, which is enough for an estimate."""
-    from rensa import RMinHash
-
-    count = len(features.starts) - 1
-    if not count:
-        return np.zeros((0, PERMUTATIONS), np.uint16)
-    offsets = features.starts.astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(features.hashes, offsets, PERMUTATIONS, seed)
-    values = np.fromiter(chain.from_iterable(matrix.to_rows()), np.uint32, count * PERMUTATIONS)
-    return values.astype(np.uint16).reshape(count, PERMUTATIONS)
+    matched: dict[int, tuple[int, float]]
+    linked: list[tuple[int, int]]
 
 
-def candidate_pairs(sketches: np.ndarray, threshold: float) -> np.ndarray:
-    """Pairs (p, 2) int64, first index smaller, whose sketches share a band and agree enough to be verified."""
-    bands = np.ascontiguousarray(sketches).view(np.uint64)
-    found: list[np.ndarray] = []
-    for band in range(bands.shape[1]):
-        keys = bands[:, band]
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        for lag in range(1, WINDOW + 1):
-            same = np.flatnonzero(ordered[lag:] == ordered[:-lag])
-            pairs = np.stack((order[same], order[same + lag]), axis=1)
-            agree = np.concatenate(
-                [
-                    (sketches[part[:, 0]] == sketches[part[:, 1]]).mean(axis=1)
-                    for part in np.array_split(pairs, 1 + len(pairs) // 20_000)
-                ]
-            )
-            found.append(pairs[agree >= threshold - SLACK])
-    pairs = np.concatenate(found) if found else np.zeros((0, 2), np.int64)
-    packed = np.unique(pairs[:, 0] << np.int64(32) | pairs[:, 1])
-    return np.stack((packed >> np.int64(32), packed & np.int64(0xFFFFFFFF)), axis=1)
+def features(parts: Sequence[str]) -> list[str]:
+    """What near-duplicates share: pairs of neighbouring tokens from a Chinese character on, and other tokens that are
+    no stop words. Both survive reordered sentences."""
+    pairs = zip(parts, [*parts[1:], ""], strict=True)
+    found = [one + other if is_han(one) else one for one, other in pairs]
+    return [feature for feature in found if feature not in STOP_WORDS] or found
 
 
-def jaccard(left: np.ndarray, right: np.ndarray) -> float:
-    """Jaccard similarity of two feature sets."""
-    shared = len(set(left.tolist()) & set(right.tolist()))
+def sketch(parts: Sequence[str], seed: int) -> list[RMinHash]:
+    """The MinHash sketches of a question's features, one for each round."""
+    found, own = [], features(parts)
+    for number in range(ROUNDS):
+        minhash = RMinHash(VALUES, seed + number)
+        minhash.update(own)
+        found.append(minhash)
+    return found
+
+
+@lru_cache(maxsize=1 << 14)
+def _set(key: str) -> frozenset[str]:
+    return frozenset(features(key.split(" ")))
+
+
+def similarity(one: str, other: str) -> float:
+    """Jaccard similarity of two questions' features, 0 to 1; questions as tokens with spaces between them."""
+    left, right = _set(one), _set(other)
+    shared = len(left & right)
     return shared / max(1, len(left) + len(right) - shared)
 
 
 def needed(size: int, threshold: float) -> float:
-    """The similarity that a set of ``size`` features needs: short questions differ in one word that matters."""
+    """The similarity that ``size`` features need: short questions differ in one word that matters."""
     return threshold if size >= 12 else min(max(0.9, threshold), threshold + 0.05 * (12 - size))
 
 
-def deduplicate(
-    keys: np.ndarray,
-    sketches: np.ndarray,
-    features: Tokens,
-    quality: np.ndarray,
-    english: np.ndarray,
-    threshold: float,
-) -> Duplicates:
-    """Cluster n records and choose which are kept.
+def alike(one: Candidate, other: Candidate, threshold: float) -> float:
+    """The similarity of two records' questions, 0 where it is too little for near-duplicates."""
+    threshold += WORDS if "en" in (one.lang, other.lang) else 0
+    pairs = zip(one.sketches, other.sketches, strict=True)
+    if sum(a.jaccard(b) for a, b in pairs) / ROUNDS < threshold - SLACK:
+        return 0
+    found = similarity(one.key, other.key)
+    size = min(len(_set(one.key)), len(_set(other.key)))
+    return found if found >= needed(size, threshold) else 0
 
-    Args:
-        keys: (n,) uint64, equal for exact duplicates after normalisation.
-        sketches, features: of each record, as `sketch` and `keys.features` give them.
-        quality: (n,) int64, higher is better; ties go to the earlier record.
-        english: (n,) bool, records whose features are words.
-        threshold: Jaccard similarity of character pairs from which two questions are near-duplicates.
+
+def changes(one: Sequence[str], other: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of tokens of ``one`` that ``other`` lacks: neither neighbour of such a token stands beside it there.
+
+    Sentences that only moved are no change.
     """
-    count = len(keys)
-    best_first = np.lexsort((np.arange(count), -quality))
-    _, first, group = np.unique(keys[best_first], return_index=True, return_inverse=True)
-    stands = np.empty(count, np.int64)
-    stands[best_first] = best_first[first][group]
-    similarity = np.ones(count)
-    nodes = np.flatnonzero(stands == np.arange(count))
-    neighbours: dict[int, list[tuple[float, int]]] = {}
-    parent = stands.copy()
-    for a, b in nodes[candidate_pairs(sketches[nodes], threshold)].tolist():
-        left, right = features.of(a), features.of(b)
-        alike = jaccard(left, right)
-        if alike >= needed(min(len(left), len(right)), threshold + WORDS * max(english[a], english[b])):
-            neighbours.setdefault(a, []).append((alike, b))
-            neighbours.setdefault(b, []).append((alike, a))
-            parent[_root(parent, b)] = _root(parent, a)
-    kept = stands.copy()
-    near = np.fromiter(neighbours, np.int64, len(neighbours))
-    for node in near[np.lexsort((near, -quality[near]))].tolist():  # best first: a star around each kept record
-        choices = [
-            (alike, -other) for alike, other in neighbours[node] if kept[other] == other and _done(other, node, quality)
-        ]
-        if choices:
-            similarity[node], other = max(choices)
-            kept[node] = -other
-    similarity = np.where(stands == np.arange(count), similarity, similarity[stands])
-    kept = kept[stands]
-    roots = np.fromiter((_root(parent, index) for index in range(count)), np.int64, count)
-    _, first, group = np.unique(roots, return_index=True, return_inverse=True)
-    return Duplicates(kept, similarity, first[group])
+    theirs = set(zip(["", *other], [*other, ""], strict=True))
+    run: list[str] = []
+    for before, token, after in zip(["", *one[:-1]], one, [*one[1:], ""], strict=True):
+        if (before, token) not in theirs and (token, after) not in theirs:
+            run.append(token)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
 
 
-def _done(other: int, node: int, quality: np.ndarray) -> bool:
-    """Whether ``other`` was decided before ``node`` in the order best first."""
-    return (-quality[other], other) < (-quality[node], node)
+def carries_meaning(run: list[str]) -> bool:
+    """Whether a changed run of tokens makes another question."""
+    words = [token for token in run if not is_han(token)]
+    characters = "".join(token for token in run if is_han(token))
+    return any(map(MEANING_EN.fullmatch, words)) or bool(MEANING_ZH.search(characters))
 
 
-def _root(parent: np.ndarray, index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = int(parent[index])
-    return index
+def other_question(one: str, other: str) -> bool:
+    """Whether two similar questions (tokens with spaces) differ in few places, and in one that carries the meaning."""
+    left, right = one.split(" "), other.split(" ")
+    runs = [list(changes(left, right)), list(changes(right, left))]
+    return max(map(len, runs)) <= PLACES and any(carries_meaning(run) for side in runs for run in side)
+
+
+def find(records: dict[int, Candidate], threshold: float) -> Duplicates:
+    """Near-duplicates and exact ones among records (index → record): of each group the best is kept.
+
+    Records come best first and are only compared with kept ones, so a group of any size leaves one.
+    """
+    matched: dict[int, tuple[int, float]] = {}
+    linked: list[tuple[int, int]] = []
+    order = sorted(records, key=lambda index: (records[index].quality, -index), reverse=True)
+    first: dict[str, int] = {}
+    for index in order:
+        kept = first.setdefault(records[index].key, index)
+        if kept != index:
+            matched[index] = (kept, 1.0)
+            linked.append((kept, index))
+    for round_ in range(ROUNDS):
+        lsh = RMinHashLSH(threshold, VALUES, BANDS)
+        for index in order:
+            if index in matched:
+                continue
+            record = records[index]
+            minhash = record.sketches[round_]
+            best = (0.0, 0)
+            for kept in sorted(lsh.query(minhash)):
+                found = alike(record, records[kept], threshold)
+                if found:
+                    linked.append((kept, index))
+                if found > best[0] and not other_question(record.key, records[kept].key):
+                    best = (found, kept)
+            if best[0]:
+                matched[index] = (best[1], best[0])
+            else:
+                lsh.insert(index, minhash)
+    return Duplicates({index: _root(matched, index) for index in matched}, linked)
+
+
+def _root(matched: dict[int, tuple[int, float]], index: int) -> tuple[int, float]:
+    """The kept record at the end of a chain, with the similarity to the first of it."""
+    kept, found = matched[index]
+    while kept in matched:
+        kept = matched[kept][0]
+    return kept, found

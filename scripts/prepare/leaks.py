@@ -1,0 +1,119 @@
+"""Leaks: which benchmark item, if any, a record holds - in its question, in its thought or in its answer.
+
+An item's stem is compared by runs of 3 words or 4 Chinese characters that weigh as much as they are rare among the
+items, so that "which of the following is the most likely diagnosis" weighs little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+from scripts.prepare.dedup import features
+from scripts.prepare.text import is_han, tokens
+
+WORDS, CHARACTERS = 3, 4
+COVERED = 0.4  # share of an item's weight from which a question may leak it ...
+CONTAINED = 0.65  # ... where it also holds this share of the item's words that are not stop words (pairs in Chinese)
+QUOTED = 0.7  # share of an item's weight from which a thought or an answer quotes it
+COMMON = 40  # a run of more items than this is nobody's own
+SHORT = 14  # a stem of fewer tokens leaks only where it is most of the question, or comes with its options
+QUOTE = 8  # a stem of fewer tokens is not told from ordinary words in a thought
+
+
+class Leak(NamedTuple):
+    """``item``: the item's number; ``reason``: leak_verbatim, leak_ngram or leak_quoted; ``where``: the field."""
+
+    item: int
+    reason: str
+    where: str
+
+
+def runs(parts: list[str]) -> set[tuple[str, ...]]:
+    """Runs of tokens: 4 that begin at a Chinese character, 3 elsewhere; a shorter text is one run."""
+    found = set()
+    for start, token in enumerate(parts):
+        run = tuple(parts[start : start + (CHARACTERS if is_han(token) else WORDS)])
+        if len(run) >= WORDS + is_han(token) or start == 0:
+            found.add(run)
+    return found
+
+
+def spaced(parts: list[str]) -> str:
+    """Tokens as one string in which whole tokens can be looked for."""
+    return f" {' '.join(parts)} "
+
+
+class Index:
+    """Benchmark items by their runs of tokens; built once, shared by all worker processes.
+
+    ``items``: dictionaries with ``question``, ``options`` (letter to text), ``benchmark`` and ``id``.
+    """
+
+    def __init__(self, items: list[dict]) -> None:
+        self.items = items
+        # What is compared: every stem, and a short one also with its options, without and with their letters.
+        self.owner: list[int] = []
+        self.tokens: list[list[str]] = []
+        for number, item in enumerate(items):
+            stem = tokens(item["question"])
+            variants = [stem]
+            if len(stem) < 2 * SHORT:
+                plain, lettered = item["options"].values(), (f"{k} {v}" for k, v in item["options"].items())
+                variants += [stem + tokens("\n".join(options)) for options in (plain, lettered)]
+            self.owner += [number] * len(variants)
+            self.tokens += variants
+        self.postings: dict[tuple[str, ...], list[int]] = {}
+        for variant, parts in enumerate(self.tokens):
+            for run in sorted(runs(parts)):
+                self.postings.setdefault(run, []).append(variant)
+        self.postings = {run: found for run, found in self.postings.items() if len(found) <= COMMON}
+        self.total: Counter[int] = Counter()
+        for found in self.postings.values():
+            self.total.update(dict.fromkeys(found, self._weight(found)))
+
+    def _weight(self, found: list[int]) -> float:
+        return math.log(1 + len(self.tokens) / len(found))
+
+    def _shares(self, parts: list[str], least: float) -> list[tuple[float, int]]:
+        """(share of its weight, variant) of each item that a text holds ``least`` of, the most covered first."""
+        weights: dict[int, float] = {}
+        for run in runs(parts):
+            if found := self.postings.get(run):
+                weight = self._weight(found)
+                for variant in found:
+                    weights[variant] = weights.get(variant, 0) + weight
+        shares = [(weight / self.total[variant], variant) for variant, weight in weights.items()]
+        return sorted((s for s in shares if s[0] >= least), key=lambda s: (-s[0], s[1]))
+
+    def in_question(self, parts: list[str]) -> Leak | None:
+        """The item that a question (as tokens) is, holds or rewords lightly."""
+        words, whole = None, spaced(parts)
+        for share, variant in self._shares(parts, COVERED):
+            own = self.tokens[variant]
+            if len(own) < SHORT and len(parts) > 1.6 * len(own):
+                continue
+            words = words or set(features(parts))
+            wanted = set(features(own))
+            if len(wanted & words) >= CONTAINED * len(wanted):
+                verbatim = share > 0.99 and spaced(own) in whole
+                return Leak(self.owner[variant], "leak_verbatim" if verbatim else "leak_ngram", "question")
+        return None
+
+    def quoted(self, parts: list[str], where: str) -> Leak | None:
+        """The item that a thought or an answer (as tokens) quotes; a short stem word by word, or with its options."""
+        whole = spaced(parts)
+        for share, variant in self._shares(parts, QUOTED):
+            own = self.tokens[variant]
+            if len(own) >= SHORT or (len(own) >= QUOTE and share > 0.99 and spaced(own) in whole):
+                return Leak(self.owner[variant], "leak_quoted", where)
+        return None
+
+    def find(self, question: list[str], thought: list[str], answer: list[str]) -> Leak | None:
+        """The first leak of a record, its texts given as tokens."""
+        return self.in_question(question) or self.quoted(thought, "thought") or self.quoted(answer, "answer")
+
+    def name(self, leak: Leak) -> str:
+        """``benchmark/id`` of a leaked item."""
+        return f"{self.items[leak.item]['benchmark']}/{self.items[leak.item]['id']}"

@@ -1,0 +1,75 @@
+"""How many tokens a record has under LLaMA-Factory's template, as it is trained: always the whole text encoded."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from scripts.common import UserError, first_line, quiet_libraries
+
+WITHOUT = "or go on without counting tokens: --no-lengths"
+
+
+class Lengths:
+    """A tokenizer with a template on it; without a tokenizer only the template's thought words are known."""
+
+    def __init__(self, template: str, model: str | None) -> None:
+        """``model``: a folder or hub id, None to count nothing. Raises UserError at once where it cannot be had."""
+        quiet_libraries()
+        if model:
+            find(model)
+        from llamafactory.data.template import TEMPLATES
+
+        from scripts.train.template import PromptFormat
+
+        if template not in TEMPLATES:
+            raise UserError(f"--template {template}: LLaMA-Factory has no template of this name")
+        self.thought_open, self.thought_close = TEMPLATES[template].thought_words
+        self.format: Any = None
+        if not model:
+            return
+        try:
+            self.format = PromptFormat.load(model, template)
+            self.format.check_round_trip()
+        except UserError as error:
+            raise UserError(f"--tokenizer {first_line(error)}; name another one, {WITHOUT}") from error
+        self.engine = self.format.tokenizer.backend_tokenizer
+        self.engine.no_truncation()
+        self.engine.no_padding()
+        self.frame = lru_cache(maxsize=64)(self.format.frame)
+
+    def output(self, thought: str, answer: str) -> str:
+        """The text that is trained: the thought in the template's words, then the answer."""
+        return f"{self.thought_open}{thought}{self.thought_close}{answer}"
+
+    def count(self, records: list[tuple[str, str, str]]) -> list[int]:
+        """Tokens of each (system text, question, output), marks of the template included; 0 where none counts."""
+        if self.format is None:
+            return [0] * len(records)
+        texts = []
+        for system, question, output in records:
+            frame = self.frame(system or None)
+            texts.append(frame.before + question + frame.between + output + frame.after)
+        end = int(self.format.template.efficient_eos)  # then the trainer adds one token more
+        return [len(found) + end for found in self.engine.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def find(model: str) -> None:
+    """Raise UserError where a tokenizer is no folder that holds one, and no hub answers within five seconds."""
+    if Path(model).is_dir():
+        if not (Path(model) / "tokenizer.json").is_file():
+            raise UserError(f"--tokenizer {model}: no tokenizer.json in this folder; name another one, {WITHOUT}")
+        return
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise UserError(f"--tokenizer {model}: no such folder; expected one with tokenizer.json, a hub id, {WITHOUT}")
+    if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("USE_MODELSCOPE_HUB"):
+        return
+    import requests
+
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        requests.head(endpoint, timeout=5)
+    except requests.RequestException:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # only what was fetched before, without a minute of retries
