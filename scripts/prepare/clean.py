@@ -30,7 +30,7 @@ REFUSAL = re.compile(
     rf"(?:as an? [\w ]{{2,30}},\s*)?(?:that\s+)?(?:i|we) {_CANNOT}\b"
     rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) {_CANNOT}\s+{_HELP}"
     r"|(?:^|[.!?\n]\s*)(?:i(?:'|’)?m|i am) (?:just |only )?(?:sorry, |afraid )?(?:not able|unable) to (?:assist|help|provide|answer)"
-    r"|\bas an? (?:ai|artificial intelligence|large language model|language model)(?:\s+(?:\w+\s+){0,3})?,? i\b"
+    r"|\bas an? (?:ai|artificial intelligence|large language model|language model)(?:\s+\w+){0,3},?\s+i\b"
     r"|\b(?:i(?:'|’)?m|i am) (?:just |only )?an? (?:ai|artificial intelligence|language model|large language model)\b"
     r"|\b(?:goes|is) against (?:my|the) (?:guidelines|programming|polic)"
     rf"|(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*(?:但|但是|可是)?[，,]?(?:关于|对于|这个|该|您的|此)?(?:问题|请求|内容)?(?:我|我们|本人|作为[^。！？\n]{{1,20}}我)?{_WU}"
@@ -45,7 +45,8 @@ OPEN_END = tuple(",，、:：(（[【-–—/")
 LIST_LINE = re.compile(
     r"\s*(?:[-*•#>|]|\(?\d{1,2}[.、):）]|[（(][一二三四五六七八九十\d]{1,2}[)）]|[一二三四五六七八九十]、)"
 )
-OPTION_LINE = re.compile(r"\s*(?:\*\*)?[A-Ha-hＡ-Ｈ](?:[.．、:：)）]|\s)\s*\S")
+# An option, bare or after "the answer is:", e.g. "答案是：\n\nE. 800ml".
+OPTION_END = re.compile(r"(?:^|[:：\n])[\s*]*[A-Ha-hＡ-Ｈ][.．、:：)）\s][^。！？!?\n]{1,80}$")
 LONG_NUMBER = re.compile(r"\d[\d .()-]{8,}")  # cheap: most texts hold none
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[a-zA-Z]{2,}")
 ID_NUMBER = re.compile(
@@ -122,9 +123,9 @@ def cut_off(text: str) -> bool:
         return not text.endswith(("---", "——"))
     if text.endswith(CLOSED) or not text[-1].isalnum():
         return False
-    *before, last = [line for line in text.split("\n") if line.strip()]
-    if OPTION_LINE.match(last) and len(last) < 100:
+    if OPTION_END.search(text[-120:]):
         return False
+    *before, last = [line for line in text.split("\n") if line.strip()]
     if not before:
         return bool(SENTENCE_END.search(text[:-1]))
     if len(last) < 60 and before[-1].rstrip("* ").endswith((":", "：")):

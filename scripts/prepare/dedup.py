@@ -7,8 +7,10 @@ places and one of these carries the meaning: a number, a side, a drug, what is a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 from rensa import RMinHash, RMinHashLSH
@@ -20,7 +22,8 @@ from scripts.prepare.text import is_han
 ROUNDS, VALUES, BANDS = 4, 64, 16
 SLACK = 0.12  # four standard errors of the sketches' estimate, below which a candidate is not worth verifying
 WORDS = 0.1  # higher threshold for words: an edit breaks one of them, but two pairs of neighbouring characters
-PLACES = 2  # where two questions differ in more places than this, one is a rewording of the other
+PLACES = 3  # where two questions differ in more places than this, one is a rewording of the other ...
+DEMAND = 6  # ... unless a run of as many new tokens asks for something more
 # Words too common to tell two English questions apart.
 STOP_WORDS = frozenset(
     "a about after all also an and any are as at be been before best but by can could did do does due during each "  # noqa: SIM905
@@ -44,13 +47,23 @@ MEANING_EN = re.compile(
     r"idone|apine|lukast|dronate|relin|tide|ximab|zumab|platin|rubicin|taxel|trexate|mustine|feron|mide|pine|nazole|"
     r"quine|oxin|arone|cillin|penem|cef\w*|sulin|phrine|pressin|tocin|gesterone|estradiol|spirone|dopa|giline|zepine|"
     r"toin|proate|lamide|etine|aline|oxone|done|phine|codone|tanyl|ramol|aminophen|spirin)|cef\w+|sulfa\w+|lithium|"
-    r"codeine|morphine|digoxin|insulin|aspirin|ibuprofen|steroids?|vitamin|iron|potassium|sodium|calcium|magnesium"
+    r"codeine|morphine|digoxin|insulin|aspirin|ibuprofen|steroids?|vitamin|iron|potassium|sodium|calcium|magnesium|"
+    # Long words without an everyday ending are most often names of drugs, diseases and germs.
+    r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies)$)[a-z]{8,}"
 )
 MEANING_ZH = re.compile(
     r"[一二三四五六七八九十百两半双左右上下前后内外男女婴孕不无非未否除急慢高低升降增减轻重早晚近远]|什么|如何|怎|哪|为何|为什么|是否|"
     r"诊断|治疗|病因|原因|机制|检查|并发|处理|预防|护理|剂量|用量|预后|鉴别|表现|症状|首选|禁忌|适应|分析|解释|说明|手术|用药|药物|"
-    r"[素唑林酮胺嗪啶酯钠钾钙镁铁锌韦汀坦芬匹司替尼莫拉呋噻吡哌咪喹苯氯氟碘霉菌普萘洛尔沙达卡托依曲泼甲丙乙丁"
-    r"头孢肝磺地平西他辛奈利福格列汤丸散胶囊]"
+    r"地平|他汀|利福|格列|达格|替尼|沙坦|普利|列汀|西林|辛伐|依那|司匹|"
+    r"[素唑林酮胺嗪啶酯钠钾钙镁铁锌韦汀坦芬莫拉呋噻吡哌咪喹苯氯氟碘霉菌普萘洛沙卡托曲泼甲丙乙丁孢磺汤丸散胶囊]|"
+    r"[肝胆脾胃肾心肺脑肠胰脉骨肌腺瘤癌炎血]"
+)
+# Words and characters that ask, and those of a further demand.
+ASK_EN = re.compile(r"what|which|how|why|when|explain|describe|name|list|compare")
+ASK_ZH = re.compile(r"什么|何|怎|哪|是否|吗|多少|请")
+DEMAND_EN = re.compile(r"what|which|how|why|when|should|explain|describe|name|list|compare|also|additionally|including")
+DEMAND_ZH = re.compile(
+    r"什么|如何|怎|哪|为何|是否|吗|呢|请|以及|特别|另外|此外|并且|而且|还|影响|作用|意义|区别|不同|关系|说明|分析"
 )
 
 
@@ -74,7 +87,7 @@ class Duplicates(NamedTuple):
 def features(parts: Sequence[str]) -> list[str]:
     """What near-duplicates share: pairs of neighbouring tokens from a Chinese character on, and other tokens that are
     no stop words. Both survive reordered sentences."""
-    pairs = zip(parts, [*parts[1:], ""], strict=True)
+    pairs = zip_longest(parts, parts[1:], fillvalue="")
     found = [one + other if is_han(one) else one for one, other in pairs]
     return [feature for feature in found if feature not in STOP_WORDS] or found
 
@@ -118,14 +131,14 @@ def alike(one: Candidate, other: Candidate, threshold: float) -> float:
 
 
 def changes(one: Sequence[str], other: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of tokens of ``one`` that ``other`` lacks: neither neighbour of such a token stands beside it there.
+    """Runs of tokens of ``one`` that are new beside ``other``: it holds them less often, and not beside a neighbour.
 
     Sentences that only moved are no change.
     """
-    theirs = set(zip(["", *other], [*other, ""], strict=True))
+    more, theirs = Counter(one) - Counter(other), set(zip(["", *other], [*other, ""], strict=True))
     run: list[str] = []
-    for before, token, after in zip(["", *one[:-1]], one, [*one[1:], ""], strict=True):
-        if (before, token) not in theirs and (token, after) not in theirs:
+    for before, token, after in zip(["", *one], one, [*one[1:], ""], strict=False):
+        if more[token] and (before, token) not in theirs and (token, after) not in theirs:
             run.append(token)
         elif run:
             yield run
@@ -134,58 +147,59 @@ def changes(one: Sequence[str], other: Sequence[str]) -> Iterator[list[str]]:
         yield run
 
 
-def carries_meaning(run: list[str]) -> bool:
-    """Whether a changed run of tokens makes another question."""
-    words = [token for token in run if not is_han(token)]
-    characters = "".join(token for token in run if is_han(token))
-    return any(map(MEANING_EN.fullmatch, words)) or bool(MEANING_ZH.search(characters))
+def matches(run: list[str], words: re.Pattern, characters: re.Pattern) -> bool:
+    """Whether a run of tokens holds one of the words, or of the Chinese characters."""
+    han = "".join(token for token in run if is_han(token))
+    return bool(characters.search(han)) or any(words.fullmatch(token) for token in run if not is_han(token))
+
+
+def asks(parts: list[str]) -> int:
+    """How many words of a question ask for something."""
+    han = len(ASK_ZH.findall("".join(token for token in parts if is_han(token))))
+    return han + sum(ASK_EN.fullmatch(token) is not None for token in parts)
 
 
 def other_question(one: str, other: str) -> bool:
-    """Whether two similar questions (tokens with spaces) differ in few places, and in one that carries the meaning."""
+    """Whether two similar questions (tokens with spaces) differ in few places, one of which carries the meaning, or
+    one asks for something more."""
     left, right = one.split(" "), other.split(" ")
-    runs = [list(changes(left, right)), list(changes(right, left))]
-    return max(map(len, runs)) <= PLACES and any(carries_meaning(run) for side in runs for run in side)
+    sides = [list(changes(left, right)), list(changes(right, left))]
+    runs = [run for side in sides for run in side]
+    if any(len(run) >= DEMAND and matches(run, DEMAND_EN, DEMAND_ZH) for run in runs):
+        return True
+    new = [sum(map(len, side)) for side in sides]
+    if max(new) >= DEMAND and max(new) > 3 * min(new) and asks(left) != asks(right):
+        return True
+    return max(map(len, sides)) <= PLACES and any(matches(run, MEANING_EN, MEANING_ZH) for run in runs)
 
 
 def find(records: dict[int, Candidate], threshold: float) -> Duplicates:
-    """Near-duplicates and exact ones among records (index → record): of each group the best is kept.
+    """Exact and near-duplicates among records (index → record): of each group the best is kept.
 
-    Records come best first and are only compared with kept ones, so a group of any size leaves one.
+    Records come best first, and those that are alike to an earlier one are not searched for again, so a group of any
+    size costs no more than its records and leaves one.
     """
-    matched: dict[int, tuple[int, float]] = {}
-    linked: list[tuple[int, int]] = []
     order = sorted(records, key=lambda index: (records[index].quality, -index), reverse=True)
     first: dict[str, int] = {}
-    for index in order:
-        kept = first.setdefault(records[index].key, index)
-        if kept != index:
-            matched[index] = (kept, 1.0)
-            linked.append((kept, index))
+    exact = {index: kept for index in order if (kept := first.setdefault(records[index].key, index)) != index}
+    linked = [(kept, index) for index, kept in exact.items()]
+    better: dict[int, dict[int, float]] = {}  # index → better records → similarity, 0 for another question
     for round_ in range(ROUNDS):
         lsh = RMinHashLSH(threshold, VALUES, BANDS)
-        for index in order:
-            if index in matched:
-                continue
-            record = records[index]
-            minhash = record.sketches[round_]
-            best = (0.0, 0)
-            for kept in sorted(lsh.query(minhash)):
-                found = alike(record, records[kept], threshold)
-                if found:
-                    linked.append((kept, index))
-                if found > best[0] and not other_question(record.key, records[kept].key):
-                    best = (found, kept)
-            if best[0]:
-                matched[index] = (best[1], best[0])
-            else:
-                lsh.insert(index, minhash)
-    return Duplicates({index: _root(matched, index) for index in matched}, linked)
-
-
-def _root(matched: dict[int, tuple[int, float]], index: int) -> tuple[int, float]:
-    """The kept record at the end of a chain, with the similarity to the first of it."""
-    kept, found = matched[index]
-    while kept in matched:
-        kept = matched[kept][0]
-    return kept, found
+        for index in first.values():
+            record, same, seen = records[index], better.setdefault(index, {}), False
+            for other in sorted(lsh.query(record.sketches[round_])):
+                if other not in same and (found := alike(record, records[other], threshold)):
+                    linked.append((other, index))
+                    same[other] = 0 if other_question(record.key, records[other].key) else found
+                seen = seen or bool(same.get(other))
+            if not seen:
+                lsh.insert(index, record.sketches[round_])
+    matched: dict[int, tuple[int, float]] = {}
+    for index in first.values():
+        kept = [(found, -other) for other, found in better[index].items() if found and other not in matched]
+        if kept:
+            found, other = max(kept)
+            matched[index] = (-other, found)
+    matched |= {index: matched.get(kept, (kept, 1.0)) for index, kept in exact.items()}
+    return Duplicates(matched, linked)

@@ -70,9 +70,8 @@ class Judge:
         claimed = raw.get("lang") if raw.get("lang") in ("zh", "en") else claimed_language(record.source)
         text, noted = clean.Text.of(record.question, record.thought, record.answer, claimed)
         row.noted, row.lang = tuple(sorted(noted)), text.lang or ""
-        question, thought = tokens(text.question), tokens(text.thought)
         # Leaks come before the filters, so that each is listed with its item.
-        leak = self.index.find(question, thought, tokens(text.answer))
+        leak = self.index.find(text.question, text.thought, text.answer)
         if leak:
             row.reason = leak.reason
             item = self.index.items[leak.item]
@@ -85,6 +84,7 @@ class Judge:
             row.reason = "personal_data"
         if row.reason:
             return row, {"matched": ", ".join(row.personal) if row.reason == "personal_data" else ""}
+        question, thought = tokens(text.question), tokens(text.thought)
         row.key, row.system = " ".join(question), record.system
         row.id = own_id(raw) or f"{row.lang}-{blake2b(row.key.encode(), digest_size=8).hexdigest()}"
         row.quality = (-len(row.personal), len(text.thought))

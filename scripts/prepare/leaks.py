@@ -7,6 +7,7 @@ items, so that "which of the following is the most likely diagnosis" weighs litt
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -18,8 +19,11 @@ COVERED = 0.4  # share of an item's weight from which a question may leak it ...
 CONTAINED = 0.65  # ... where it also holds this share of the item's words that are not stop words (pairs in Chinese)
 QUOTED = 0.7  # share of an item's weight from which a thought or an answer quotes it
 COMMON = 40  # a run of more items than this is nobody's own
+INSIDE = 0.7  # the same where the stem is short (up to twice SHORT) and the question much longer
 SHORT = 14  # a stem of fewer tokens leaks only where it is most of the question, or comes with its options
 QUOTE = 8  # a stem of fewer tokens is not told from ordinary words in a thought
+TITLE = re.compile("《[^》]*》")  # the long name of a law, which many questions share
+EDGES = "。？！?!：:；;，,_ 　（）()\n"
 
 
 class Leak(NamedTuple):
@@ -53,15 +57,15 @@ class Index:
 
     def __init__(self, items: list[dict]) -> None:
         self.items = items
+        self.stems = [self.tokens_of(item["question"]) for item in items]
         # What is compared: every stem, and a short one also with its options, without and with their letters.
         self.owner: list[int] = []
         self.tokens: list[list[str]] = []
-        for number, item in enumerate(items):
-            stem = tokens(item["question"])
+        for number, (item, stem) in enumerate(zip(items, self.stems, strict=True)):
             variants = [stem]
             if len(stem) < 2 * SHORT:
                 plain, lettered = item["options"].values(), (f"{k} {v}" for k, v in item["options"].items())
-                variants += [stem + tokens("\n".join(options)) for options in (plain, lettered)]
+                variants += [stem + self.tokens_of("\n".join(options)) for options in (plain, lettered)]
             self.owner += [number] * len(variants)
             self.tokens += variants
         self.postings: dict[tuple[str, ...], list[int]] = {}
@@ -72,6 +76,11 @@ class Index:
         self.total: Counter[int] = Counter()
         for found in self.postings.values():
             self.total.update(dict.fromkeys(found, self._weight(found)))
+
+    @staticmethod
+    def tokens_of(text: str) -> list[str]:
+        """Tokens of a text, titles of laws and books left out."""
+        return tokens(TITLE.sub("《》", text))
 
     def _weight(self, found: list[int]) -> float:
         return math.log(1 + len(self.tokens) / len(found))
@@ -87,31 +96,37 @@ class Index:
         shares = [(weight / self.total[variant], variant) for variant, weight in weights.items()]
         return sorted((s for s in shares if s[0] >= least), key=lambda s: (-s[0], s[1]))
 
-    def in_question(self, parts: list[str]) -> Leak | None:
-        """The item that a question (as tokens) is, holds or rewords lightly."""
-        words, whole = None, spaced(parts)
+    def in_question(self, question: str) -> Leak | None:
+        """The item that a question is, holds or rewords lightly."""
+        parts = self.tokens_of(question)
+        words, whole = set(features(parts)), spaced(parts)
         for share, variant in self._shares(parts, COVERED):
-            own = self.tokens[variant]
-            if len(own) < SHORT and len(parts) > 1.6 * len(own):
+            own, stem = self.tokens[variant], self.stems[self.owner[variant]]
+            inside = len(parts) > 1.6 * len(own)
+            if inside and (len(own) < SHORT or (len(own) < 2 * SHORT and share < INSIDE)):
                 continue
-            words = words or set(features(parts))
-            wanted = set(features(own))
-            if len(wanted & words) >= CONTAINED * len(wanted):
+            wanted = [set(features(own)), set(features(stem))]
+            if all(len(features_ & words) >= CONTAINED * len(features_) for features_ in wanted):
                 verbatim = share > 0.99 and spaced(own) in whole
                 return Leak(self.owner[variant], "leak_verbatim" if verbatim else "leak_ngram", "question")
         return None
 
-    def quoted(self, parts: list[str], where: str) -> Leak | None:
-        """The item that a thought or an answer (as tokens) quotes; a short stem word by word, or with its options."""
-        whole = spaced(parts)
+    def quoted(self, text: str, where: str) -> Leak | None:
+        """The item that a thought or an answer quotes; a short stem where it stands alone, or with its options."""
+        parts = self.tokens_of(text)
         for share, variant in self._shares(parts, QUOTED):
-            own = self.tokens[variant]
-            if len(own) >= SHORT or (len(own) >= QUOTE and share > 0.99 and spaced(own) in whole):
-                return Leak(self.owner[variant], "leak_quoted", where)
+            own, number = self.tokens[variant], self.owner[variant]
+            if len(own) >= SHORT or (len(own) >= QUOTE and share > 0.99 and self._alone(number, text)):
+                return Leak(number, "leak_quoted", where)
         return None
 
-    def find(self, question: list[str], thought: list[str], answer: list[str]) -> Leak | None:
-        """The first leak of a record, its texts given as tokens."""
+    def _alone(self, number: int, text: str) -> bool:
+        """Whether an item's stem stands in a text between punctuation marks, and not within a sentence."""
+        stem = self.items[number]["question"].strip(EDGES)
+        return bool(re.search(rf"(?<!\w){re.escape(stem)}(?!\w)", text))
+
+    def find(self, question: str, thought: str, answer: str) -> Leak | None:
+        """The first leak of a record."""
         return self.in_question(question) or self.quoted(thought, "thought") or self.quoted(answer, "answer")
 
     def name(self, leak: Leak) -> str:

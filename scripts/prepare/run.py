@@ -30,8 +30,8 @@ from scripts.prepare.report import write_reports
 BATCH = 256  # records that a worker takes at a time
 Batch = list[Record | Unreadable]
 FLAGS = (
-    "out name benchmarks lang columns thought_tags template tokenizer cutoff_len threshold val test skip seed".split()
-)  # noqa: SIM905
+    ["out", "name", "benchmarks", "lang", "columns", "thought_tags", "template", "tokenizer", "cutoff_len", "threshold", "val", "test", "skip", "seed"]
+)
 
 
 def batches(records: Iterable[Record | Unreadable]) -> Iterator[Batch]:

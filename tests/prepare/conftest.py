@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.common import ASSISTANT, BOS, EOS, USER
-
 EN = [
     ("A 45-year-old man has crushing chest pain for two hours and ST elevation in leads II, III and aVF. Which artery is most likely occluded?", "right coronary artery"),
     ("A 6-month-old infant has a barking cough and stridor at night after three days of a runny nose. What is the most likely diagnosis?", "croup"),
@@ -45,16 +43,11 @@ def rows() -> list[dict]:
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a byte-level tokenizer.json that knows the template's marks."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    """A folder with a tiny tokenizer that knows the marks of template deepseekr1."""
+    from scripts.train.bases import build_tokenizer
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    engine = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    engine.decoder = decoders.ByteLevel()
-    engine.add_special_tokens([BOS, USER, ASSISTANT, EOS])
     folder = tmp_path_factory.mktemp("tokenizer")
-    engine.save(str(folder / "tokenizer.json"))
+    build_tokenizer([question for question, _ in EN + ZH], folder, vocab_size=600, template="deepseekr1")
     return folder
 
 
@@ -94,15 +87,13 @@ def run(tmp_path: Path, tokenizer: Path, items: Path) -> Callable[..., dict]:
     """Run the command as a user types it (default: --out out, one process); its report."""
 
     def command(*arguments: object, out: Path = tmp_path / "out") -> dict:
-        from scripts.prepare.__main__ import find_tokenizer, parse_args
-        from scripts.prepare.pipeline import prepare
+        from scripts.prepare.__main__ import parse_args
+        from scripts.prepare.run import prepare
 
         given = [str(a) for a in arguments]
         defaults = {"--name": ["t"], "--tokenizer": [str(tokenizer)], "--benchmarks": [str(items)], "--num-proc": ["1"]}
         for flag, value in defaults.items():
             given += [] if flag in given else [flag, *value]
-        args = parse_args([*given, "--out", str(out)])
-        args.tokenizer_file = find_tokenizer(args.tokenizer)
-        return prepare(args)
+        return prepare(parse_args([*given, "--out", str(out)]))
 
     return command

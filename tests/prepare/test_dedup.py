@@ -1,0 +1,97 @@
+# ruff: noqa: E501 - texts in tables stay on one line
+"""Near-duplicates: rewordings leave one, questions that ask something else stay, groups of any size leave one."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+
+from scripts.prepare import dedup
+from scripts.prepare.text import language, tokens
+from tests.prepare.conftest import EN, ZH
+
+
+def find(texts: list[str], quality: list[int] | None = None, threshold: float = 0.5) -> dedup.Duplicates:
+    records = {}
+    for index, text in enumerate(texts):
+        parts = tokens(text)
+        records[index] = SimpleNamespace(
+            key=" ".join(parts), lang=language(text), sketches=dedup.sketch(parts, 1), quality=(0, (quality or [0] * len(texts))[index])
+        )  # fmt: skip
+    return dedup.find(records, threshold)
+
+
+def test_near_duplicates_are_found_and_the_better_one_kept() -> None:
+    first, second, zh = EN[0][0], EN[1][0], ZH[0][0]
+    edited = first.replace("crushing", "terrible")
+    zh_edited = zh.replace("剧烈", "压榨样")
+    shuffled = "Which artery is most likely occluded? A 45-year-old man has crushing chest pain for two hours and ST elevation in leads II, III and aVF."
+    found = find([first, second, edited, zh, zh_edited, shuffled, first.upper()], [0, 0, 9, 0, 0, 1, 2])
+    assert {index: kept for index, (kept, _) in found.matched.items()} == {0: 2, 4: 3, 5: 2, 6: 2}
+    assert 0.5 < found.matched[4][1] < 1
+
+
+OTHER = [
+    ("What is the drug of choice for malaria in pregnancy?", "What is the drug of choice for syphilis in pregnancy?"),
+    ("Which nerve is injured in a fracture of the humeral shaft?", "Which nerve is injured in a fracture of the fibular neck?"),
+    ("高血压患者首选的降压药物是什么？", "糖尿病患者首选的降糖药物是什么？"),
+    (EN[0][0], EN[0][0].replace("45-year-old", "75-year-old")),
+    (EN[0][0], EN[0][0].replace("two hours", "three hours")),
+    (EN[0][0], EN[0][0].replace("has crushing", "on warfarin has crushing")),
+    (EN[0][0], EN[0][0].replace("A 45-year-old man", "A 45-year-old woman")),
+    (EN[0][0], EN[0][0] + " And what is the first treatment?"),
+    (EN[1][0], EN[1][0].replace("What is the most likely diagnosis?", "What is the best treatment?")),
+    ("A man with gout takes allopurinol every day and has a new rash on his left arm. What should be done now?", "A man with gout takes febuxostat every day and has a new rash on his left arm. What should be done now?"),
+    ("A man with gout takes allopurinol every day and has a new rash on his left arm. What should be done now?", "A man with gout takes allopurinol every day and has a new rash on his right arm. What should be done now?"),
+    (ZH[0][0], ZH[0][0].replace("56岁", "36岁")),
+    (ZH[0][0], ZH[0][0].replace("两小时", "三小时")),
+    (ZH[0][0], ZH[0][0] + "应如何处理？"),
+    (ZH[0][0], ZH[0][0].replace("男，", "女，")),
+    ("患者长期服用华法林，近日牙龈出血并出现瘀斑，应首先复查哪项凝血指标？", "患者长期服用利伐沙班，近日牙龈出血并出现瘀斑，应首先复查哪项凝血指标？"),
+    ("患者右侧肢体无力伴言语不清三小时，头颅影像未见出血，下一步应如何处理？", "患者左侧肢体无力伴言语不清三小时，头颅影像未见出血，下一步应如何处理？"),
+    ("医生，我最近被诊断为哮喘，医生建议我使用吸入剂。请问推荐的剂量是多少呢？", "医生，我最近被诊断为哮喘，医生建议我使用吸入剂。请问推荐的剂量是多少呢？另外，如果症状控制得好，应该如何调整？"),
+    (EN[0][0], EN[1][0]),
+    (ZH[0][0], ZH[1][0]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER)
+def test_questions_that_ask_something_else_stay(one: str, other: str) -> None:
+    assert find([one, other]).matched == {}
+
+
+SAME = [
+    ("用户：医生，我最近发现尿液中有异物，而且经常感到下腹部疼痛，这种情况是否适合做膀胱镜检查？", "医生，我最近发现尿液中有异物，而且经常感到下腹部疼痛，这种情况是否适合做膀胱镜检查？"),
+    ("具体给我讲讲每种类型的临床表现和实验室检查特点好吗？我想多了解库欣综合征。", "具体给我讲讲每种类型的临床表现和实验室检查的特点好吗？我想多了解库欣综合征。"),
+    (EN[1][0], "Please answer: " + EN[1][0]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_rewordings_leave_one(one: str, other: str) -> None:
+    assert len(find([one, other]).matched) == 1
+
+
+@pytest.mark.parametrize("size", [50, 200])
+@pytest.mark.parametrize(
+    "text",
+    [
+        EN[3][0] + " She also tells of tremor, moist warm skin and a fine pulse that races at rest.",
+        ZH[0][0] + "请结合病史与检查综合考虑，给出依据。",
+    ],
+)
+def test_a_group_of_any_size_leaves_one(size: int, text: str) -> None:
+    rng, spare = random.Random(3), "really thus gently well clearly kindly" if text.isascii() else "的地得着了过"
+    texts = []
+    for _ in range(size):
+        parts = text.split() if text.isascii() else list(text)
+        parts.insert(rng.randrange(20, len(parts)), rng.choice(spare.split() if text.isascii() else spare))
+        texts.append((" " if text.isascii() else "").join(parts))
+    assert len(find(texts).matched) == size - 1
+
+
+def test_what_is_alike_but_another_question_is_linked_for_the_splits() -> None:
+    found = find([EN[0][0], EN[0][0].replace("45-year-old", "75-year-old")])
+    assert found.linked == [(0, 1)]
