@@ -4,7 +4,8 @@
     python -m scripts.prepare $R:zh $R:en --out data --name med_o1 --tokenizer deepseek-ai/DeepSeek-R1-Distill-Qwen-7B
     python -m scripts.prepare own.csv --columns Question=q Complex_CoT=thinking Response=a --out data/own --name own
 
-    python -m scripts.prepare chats.jsonl --thought-tags '<reasoning>' '</reasoning>' --template qwen3 --tokenizer Qwen/Qwen3-8B
+    python -m scripts.prepare chats.jsonl --thought-tags '<reasoning>' '</reasoning>' --out data/chats --name chats
+    python -m scripts.prepare own.jsonl --template qwen3 --tokenizer Qwen/Qwen3-8B --cutoff-len 4096
 
 Writes NAME_train.jsonl, NAME_val.jsonl, NAME_test.jsonl, NAME_rejected.jsonl, NAME_report.json, .md, .html and
 NAME_DATA_CARD.md into --out, and registers the splits with LLaMA-Factory. Every row read is kept or rejected with a

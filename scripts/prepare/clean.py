@@ -16,27 +16,32 @@ THINK_TAG = re.compile(r"</?think(?:ing)?>", re.I)
 THINK_EDGE = re.compile(r"^\s*<think(?:ing)?>|</think(?:ing)?>\s*$", re.I)
 SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?tool_call>|\[/?INST\]|<(?:start|end)_of_turn>")
 # Beginnings of an answer that refuses. Sympathy ("I'm sorry to hear that you can't sleep") is none.
-_CANNOT = (
-    r"(?:can(?:no|'|’)?t|can not|am (?:not able|unable)|won(?:'|’)t|will not|must decline|do not feel|don(?:'|’)t feel)"
+CANNOT = (
+    r"(?:can(?:no|'|’)?t|can not|am (?:not able|unable)|won(?:'|’)t|will not|must decline|(?:do not|don(?:'|’)t) feel)"
 )
-_HELP = (
+HELP = (
     r"(?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond|discuss|engage|continue|recommend|comfortable"
     r"|(?:provide|give|offer|make) (?:you )?(?:with )?(?:any |an? |specific |personal(?:i[sz]ed)? |that |this )*"
     r"(?:medical|advice|diagnos[ei]s|information|guidance|answer|recommendation|response|instruction))"
 )
-_WU = r"(?:暂时|目前|恐怕|并)?(?:无法|不能|没法|不便|难以|无权|拒绝)"
-REFUSAL = re.compile(
-    rf"\b(?:sorry|apologi[sz]e|apologies|unfortunately|regret)\b[,.!:]?\s*(?:for (?:the|any) [\w ]{{1,20}},\s*)?(?:but\s+)?"
-    rf"(?:as an? [\w ]{{2,30}},\s*)?(?:that\s+)?(?:i|we) {_CANNOT}\b"
-    rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) {_CANNOT}\s+{_HELP}"
-    r"|(?:^|[.!?\n]\s*)(?:i(?:'|’)?m|i am) (?:just |only )?(?:sorry, |afraid )?(?:not able|unable) to (?:assist|help|provide|answer)"
-    r"|\bas an? (?:ai|artificial intelligence|large language model|language model)(?:\s+\w+){0,3},?\s+i\b"
-    r"|\b(?:i(?:'|’)?m|i am) (?:just |only )?an? (?:ai|artificial intelligence|language model|large language model)\b"
-    r"|\b(?:goes|is) against (?:my|the) (?:guidelines|programming|polic)"
-    rf"|(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*(?:但|但是|可是)?[，,]?(?:关于|对于|这个|该|您的|此)?(?:问题|请求|内容)?(?:我|我们|本人|作为[^。！？\n]{{1,20}}我)?{_WU}"
-    r"(?:为|给|向|对|就|帮|协助|提供|回答|满足|诊断|给出|继续|处理|完成|讨论|回应|参与|执行|做出|作出|替)"
-    rf"|(?:^|[。！？\n，,])我(?:们)?{_WU}(?:为您|给您|向您|对您|帮您|帮助|协助|提供|回答|满足您|讨论|参与|给出|替代)"
-    r"|作为(?:一个|一名|一款|您的)?(?:AI|人工智能|大?语言模型|大模型|大型语言模型)(?:助手|模型|语言模型|医疗助手|系统|程序)*[，,]\s*我",
+MODEL = r"(?:ai|artificial intelligence|(?:large )?language model)"
+SORRY = r"\b(?:sorry|apologi[sz]e|apologies|unfortunately|regret)\b[,.!:]?\s*"
+REFUSAL_EN = re.compile(
+    rf"{SORRY}(?:for (?:the|any) [\w ]{{1,20}},\s*)?(?:but\s+)?(?:that\s+)?(?:i|we) {CANNOT}\b"
+    rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) {CANNOT}\s+{HELP}"
+    r"|(?:^|[.!?\n]\s*)(?:i(?:'|’)?m|i am) (?:sorry, |afraid )?(?:not able|unable) to (?:assist|help|provide|answer)"
+    rf"|\bas an? {MODEL}(?:\s+\w+){{0,3}},?\s+i\b|\b(?:i(?:'|’)?m|i am) (?:just |only )?an? {MODEL}\b"
+    r"|\b(?:goes|is) against (?:my|the) (?:guidelines|programming|polic)",
+    re.I | re.M,
+)
+CANNOT_ZH = r"(?:暂时|目前|恐怕|并)?(?:无法|不能|没法|不便|难以|无权|拒绝)"
+HELP_ZH = r"(?:为|给|向|对|就|帮|替|协助|提供|回答|满足|诊断|给出|继续|处理|完成|讨论|回应|参与|执行|做出|作出)"
+REFUSAL_ZH = re.compile(
+    r"(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*(?:但|但是|可是)?[，,]?(?:关于|对于|这个|该|您的|此)?(?:问题|请求|内容)?"
+    rf"(?:我|我们|本人|作为[^。！？\n]{{1,20}}我)?{CANNOT_ZH}{HELP_ZH}"
+    rf"|(?:^|[。！？\n，,])我(?:们)?{CANNOT_ZH}(?:[为给向对帮]您|帮助|协助|提供|回答|满足您|讨论|参与|给出|替代)"
+    r"|作为(?:一个|一名|一款|您的)?(?:AI|人工智能|大?语言模型|大模型|大型语言模型)"
+    r"(?:助手|模型|语言模型|医疗助手|系统|程序)*[，,]\s*我",
     re.I | re.M,
 )
 SENTENCE_END = re.compile(r"[.!?。！？…]")
@@ -147,10 +152,9 @@ def cut_off_answer(record: Text) -> bool:
 def refuses(record: Text) -> bool:
     """Whether an answer or a thought begins with a refusal and is not much more than that."""
     length = 300 if record.lang == "zh" else 900
-    return bool(
-        (len(record.answer) < length and REFUSAL.search(record.answer[:200]))
-        or (len(record.thought) < length and REFUSAL.search(record.thought[:100]))
-    )
+    beginnings = [record.answer[:200] if len(record.answer) < length else ""]
+    beginnings.append(record.thought[:100] if len(record.thought) < length else "")
+    return any(REFUSAL_EN.search(text) or REFUSAL_ZH.search(text) for text in beginnings)
 
 
 # A record that one of these rejects would not train as it reads, so they cannot be left out.

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from scripts.prepare import clean, dedup, leaks, split
-from scripts.prepare.benchmarks import read_items
+from scripts.prepare.items import read_items
 from scripts.prepare.lengths import Lengths
 from scripts.prepare.records import Record, Unreadable, claimed_language
 from scripts.prepare.text import tokens
@@ -45,7 +45,7 @@ class Judge:
         self.index = leaks.Index([item for path in sorted(args.benchmarks) for item in read_items(path)])
         self.lengths = Lengths(args.template, None if args.no_lengths else args.tokenizer)
 
-    def batch(self, batch: Batch) -> list[tuple[Row, bytes]]:
+    def batch(self, batch: list[Record | Unreadable]) -> list[tuple[Row, bytes]]:
         """What is remembered of each row, and its line: the prepared record, or the rejected one."""
         done = [self.one(record) for record in batch]
         whole = [(row, found) for row, found in done if row.reason is None]

@@ -30,7 +30,8 @@ from scripts.prepare.report import write_reports
 BATCH = 256  # records that a worker takes at a time
 Batch = list[Record | Unreadable]
 FLAGS = (
-    ["out", "name", "benchmarks", "lang", "columns", "thought_tags", "template", "tokenizer", "cutoff_len", "threshold", "val", "test", "skip", "seed"]
+    *("out", "name", "benchmarks", "lang", "columns", "thought_tags", "template", "tokenizer", "cutoff_len"),
+    *("threshold", "val", "test", "skip", "seed"),
 )
 
 
@@ -246,6 +247,6 @@ def tell(args: argparse.Namespace, report: dict) -> None:
     if report["personal"]["rows"] and not args.reject_personal:
         kinds = ", ".join(f"{name} {count:,}" for name, count in report["personal"]["kinds"].items())
         print(
-            f"warning: kept records that look as if they held personal data ({kinds}); see the report, or leave them out: --reject-personal"
+            f"warning: kept records that look as if they held personal data ({kinds}); --reject-personal leaves them out"
         )
     print(f"registered in {registry_path(args.out)}")

@@ -128,7 +128,7 @@ def language(text: str) -> str | None:
 
 
 def mixed(text: str, lang: str) -> bool:
-    """Whether more than a third of a text is in the other of the two languages; names and abbreviations do not count."""
+    """Whether more than a third of a text is in the other of the two languages; names do not count."""
     han = sum(map(len, HAN_RUN.findall(text))) / 1.6  # characters to a word
     words = [word.casefold() for word in WORD.findall(text)]
     if lang == "en":
