@@ -246,7 +246,5 @@ def tell(args: argparse.Namespace, report: dict) -> None:
         print("warning: lengths were not checked: training cuts what is longer than its cutoff_len")
     if report["personal"]["rows"] and not args.reject_personal:
         kinds = ", ".join(f"{name} {count:,}" for name, count in report["personal"]["kinds"].items())
-        print(
-            f"warning: kept records that look as if they held personal data ({kinds}); --reject-personal leaves them out"
-        )
+        print(f"warning: kept records look as if they held personal data ({kinds}); leave out: --reject-personal")
     print(f"registered in {registry_path(args.out)}")
