@@ -30,6 +30,7 @@ NAMES = {  # of the result files → words
         "stays": "same choice, options moved",
     },
     **{"identical": "judge's errors on identical answers", "padded": "judge's errors on padded answers"},
+    **{"swapped": "judge's errors on swapped answers", "content_filter": "stopped by its content filter"},
     **{"base_against_itself": "the base model asked twice", "shuffled_answers": "answers dealt to other questions"},
     **{"judge_says_first": "a judge that always prefers the first", "too few": "too few to tell"},
 }
@@ -317,6 +318,8 @@ def judges(found: dict[str, Any], say: Say) -> str:
     if judge:
         orders = say("the two orders disagree {n} times", n=judge["orders_disagree"])
         said.append(f"- {plain(judge['judge']['model'])}: {counted(judge['counts'], say)}; {orders}; n = {judge['n']}")
+        if judge.get("errors"):
+            said.append(f"- {say('without a verdict')}: {counted(judge['errors'], say)}")
         for kind, result in judge.get("controls", {}).items():
             said.append(f"- {word(kind, say)}: {result['wrong']} / {result['n']}")
     if people:
@@ -331,7 +334,7 @@ def judges(found: dict[str, Any], say: Say) -> str:
 
 def counted(counts: dict[str, int], say: Say) -> str:
     """Outcomes with their numbers."""
-    return ", ".join(f"{word(name, say)} {count}" for name, count in counts.items())
+    return ", ".join(f"{plain(word(name, say))} {count}" for name, count in counts.items())
 
 
 def controls(found: dict[str, Any], say: Say) -> str:
