@@ -36,7 +36,11 @@ def quiet_libraries() -> None:
     for name in ("LLAMAFACTORY_VERBOSITY", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
         os.environ.setdefault(name, "ERROR" if name.startswith("LLAMA") else "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for name in ("bitsandbytes", "accelerate", "torch", "unsloth"):
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of child processes
+    if not sys.stderr.isatty():  # a log file needs few bars
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    for name in ("bitsandbytes", "accelerate", "torch", "unsloth", "urllib3", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for kind in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.simplefilter("ignore", kind)

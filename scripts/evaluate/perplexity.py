@@ -74,24 +74,24 @@ def measure(
     """Score every record by every side; finished ones are read from ``store``. Returns rows in the records' order."""
     from tqdm import tqdm
 
+    encoded = [encode(record, loaded.form, cutoff_len) for record in records]  # a bad record is told before any bar
     wanted = []
     for side in sides:
         identity = [loaded.subject.identity(side), loaded.precision, cutoff_len]
-        wanted += [
-            (side, record, key_of(identity, *(record[k] for k in ("input", "output", "system")))) for record in records
-        ]
+        for place, record in enumerate(records):
+            wanted.append((side, place, key_of(identity, *(record[k] for k in ("input", "output", "system")))))
     missing = [entry for entry in wanted if entry[2] not in store.rows]
-    for side, record, key in tqdm(missing, desc="perplexity", unit="record", disable=not missing):
+    for side, place, key in tqdm(missing, desc="perplexity", unit="record", disable=not missing):
         began = time.perf_counter()
-        tokens, cut = encode(record, loaded.form, cutoff_len)
+        tokens, cut = encoded[place]
         with loaded.as_side(side):
             nll = response_nll(loaded.model, tokens.prompt, tokens.response)
         at = tokens.answer_at
         row = {"key": key, "truncated": cut, "seconds": round(time.perf_counter() - began, 4)}
         row |= {"nll": {"reasoning": sum(nll[:at]), "answer": sum(nll[at:])}}
         store.add([row | {"tokens": {"reasoning": at, "answer": len(nll) - at}}])
-    about = ("id", "lang", "line")
-    return [store.rows[key] | {"model": side} | {name: record[name] for name in about} for side, record, key in wanted]
+    about = [{name: record[name] for name in ("id", "lang", "line")} for record in records]
+    return [store.rows[key] | {"model": side} | about[place] for side, place, key in wanted]
 
 
 def compare_parts(rows: list[dict], parts: tuple[str, ...] = PARTS) -> dict[str, Any]:

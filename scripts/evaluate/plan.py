@@ -159,7 +159,7 @@ def settle_amount(run: Evaluation, sides: int) -> None:
     print(
         f"{', '.join(path.stem for path in filled.benchmarks)}: {items} each, thinking budgets "
         f"{', '.join(map(str, filled.budgets))} tokens, answers {filled.answer_tokens}; "
-        f"at most {minutes:.0f} minutes at {speed:.0f} tokens/s",
+        f"{'under a minute' if minutes < 1 else f'at most {minutes:.0f} minutes'} at {speed:.0f} tokens/s",
         flush=True,
     )
     if filled.limit and "accuracy" in filled.steps:

@@ -17,7 +17,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -369,7 +369,7 @@ def check_imports(run: Run) -> str:
     modules |= {str(name): "report_to" for name in names_to_report(run.recipe)}
     for module, key in modules.items():
         try:
-            with redirect_stdout(io.StringIO()):
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # Unsloth's notices over the table
                 importlib.import_module(module)
         except Exception as error:
             remedies = {"unsloth": "it needs a GPU", "report_to": "run `make setup-dev`"}
