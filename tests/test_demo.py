@@ -56,7 +56,7 @@ TWO["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 @pytest.mark.slow
 def test_two_processes_train_one_adapter(tmp_path, overrides):
     """DDP over gloo, as a host with several GPUs starts it: half the steps, since the batch doubles."""
-    printed = train([*overrides, "packing=false", "neat_packing=false"], "examples/qlora_cpu_ddp.yaml", **TWO)
+    printed = train([*overrides, "packing=false", "neat_packing=false"], "examples/qlora_tiny.yaml", **TWO)
     assert "Total train batch size (w. parallel, distributed & accumulation) = 2" in printed
     assert (tmp_path / "run/adapter_model.safetensors").exists()
 
@@ -68,7 +68,7 @@ def test_a_killed_process_of_two_ends_the_run_and_the_run_goes_on(tmp_path, over
     Two processes go on from it on GPUs only (tests/gpu): torch does not load an optimiser to "cpu:0", as gloo has it.
     """
     overrides += ["packing=false", "neat_packing=false", "num_train_epochs=400", "save_steps=10"]
-    command = [*demo.TRAIN, "examples/qlora_cpu_ddp.yaml", *overrides]
+    command = [*demo.TRAIN, "examples/qlora_tiny.yaml", *overrides]
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"} | TWO
     with (tmp_path / "log.txt").open("w") as log:
         child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -77,7 +77,7 @@ def test_a_killed_process_of_two_ends_the_run_and_the_run_goes_on(tmp_path, over
     assert f"Signal 9 (SIGKILL) received by PID {killed}" in (tmp_path / "log.txt").read_text()
     last = run_dir.checkpoints(tmp_path / "run")[-1]
     steps = int(last.name.split("-")[1])
-    printed = train([*overrides, f"max_steps={steps + 5}"], "examples/qlora_cpu_ddp.yaml")
+    printed = train([*overrides, f"max_steps={steps + 5}"], "examples/qlora_tiny.yaml")
     assert re.search(rf"[Rr]esum.*checkpoint-{steps}\b", printed)
     assert json.loads((tmp_path / "run/trainer_state.json").read_text())["global_step"] == steps + 5
 

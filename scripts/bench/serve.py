@@ -1,11 +1,7 @@
 """Many people at once at the api server: is each answered, with the answer to their own question, in steady memory?
 
-    python -m scripts.bench.serve                         # 32 clients, 60 s with 1, 2 and 4 places, the demo model
-    python -m scripts.bench.serve --recipe yamls/webchat.yaml --places 4 8 --out results/bench_serve.json
-
-First each question is asked alone, greedily: its answer is what every later answer to it must equal, word for word.
-Then the clients stream, each going through all questions from a place of its own, until the time is over.
-``--places`` are values of MAX_CONCURRENT; 1 is what a bare ``llamafactory-cli api`` has.
+Each question is first asked alone, greedily: every later answer to it must be that one, word for word. Then the clients
+stream, each going through all questions from a place of its own, until the time is over.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from typing import Any
 from scripts.chat.upstream import Server, own_server
 from scripts.common import ROOT, UserError, provenance, read_jsonl, run_main, write_json
 
-# presence_penalty is LLaMA-Factory's repetition penalty: the demo model's greedy answers would be one word for ever.
+# presence_penalty is LLaMA-Factory's repetition penalty: a small model's greedy answers would be one word for ever.
 GREEDY = {"temperature": 0, "presence_penalty": 1.3}
 
 
@@ -47,56 +43,44 @@ async def ask(server: Server, question: str, tokens: int) -> dict[str, Any]:
     return {"question": question, "text": text, "first_s": first, "all_s": time.perf_counter() - began}
 
 
-async def load(server: Server, asked: list[str], seconds: float, tokens: int) -> tuple[list[dict], list[float]]:
-    """``len(asked)`` clients for ``seconds``, then their last answers; with the server's memory each second, MiB."""
+async def measure(server: Server, asked: list[str], seconds: float, tokens: int) -> dict[str, Any]:
+    """Counts of what went wrong, 5th, 50th and 95th percentiles of times (s), the server's memory at each end (MiB)."""
     import psutil
 
-    process = psutil.Process().children()[-1]
-    end, answers, memory = time.perf_counter() + seconds, [], []
-
-    async def client(number: int) -> None:
-        while time.perf_counter() < end:
-            answers.append(await ask(server, asked[number % len(asked)], tokens))
-            number += 1
-
-    async def watch() -> None:
-        while True:
-            memory.append(process.memory_info().rss / 2**20)
-            await asyncio.sleep(1)
-
-    watcher = asyncio.create_task(watch())
-    await asyncio.gather(*(client(number) for number in range(len(asked))))
-    watcher.cancel()
-    return answers, memory
-
-
-async def measure(server: Server, asked: list[str], seconds: float, tokens: int) -> dict[str, Any]:
-    """Counts of what went wrong, percentiles of times in seconds, and the server's memory in MiB."""
     alone = {question: (await ask(server, question, tokens)).get("text") for question in asked}
     if len(set(alone.values())) < len(asked):
         raise UserError(f"{len(set(alone.values()))} answers to {len(asked)} questions differ: mixing would not show")
-    began = time.perf_counter()
-    answers, memory = await load(server, asked, seconds, tokens)
+    process = psutil.Process().children()[-1]
+    memory = [process.memory_info().rss]
+    began, answers = time.perf_counter(), []
+
+    async def client(number: int) -> None:
+        while time.perf_counter() < began + seconds:
+            answers.append(await ask(server, asked[number % len(asked)], tokens))
+            number += 1
+
+    await asyncio.gather(*(client(number) for number in range(len(asked))))
     took, good = time.perf_counter() - began, [answer for answer in answers if "error" not in answer]
-
-    def spread(name: str) -> dict[str, float]:
-        cuts = statistics.quantiles([answer[name] for answer in good], n=100)
-        return {f"p{percent}": round(cuts[percent - 1], 2) for percent in (5, 50, 95)}
-
+    memory.append(process.memory_info().rss)
+    cuts = {name: statistics.quantiles([answer[name] for answer in good], n=20) for name in ("first_s", "all_s")}
     return {
         "answers": len(good),
         "errors": [answer["error"] for answer in answers if "error" in answer],
         "unlike_the_answer_given_alone": sum(answer["text"] != alone[answer["question"]] for answer in good),
         "answers_per_s": round(len(good) / took, 2),
-        "first_piece_s": spread("first_s"),
-        "whole_answer_s": spread("all_s"),
-        "server_mib_every_10_s": [round(value) for value in memory[::10]],
+        "first_piece_s": [round(cuts["first_s"][place], 2) for place in (0, 9, 18)],
+        "whole_answer_s": [round(cuts["all_s"][place], 2) for place in (0, 9, 18)],
+        "server_mib": [round(size / 2**20) for size in memory],
     }
 
 
 def main() -> int:
-    style = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(prog="python -m scripts.bench.serve", description=__doc__, **style)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench.serve",
+        description=__doc__,
+        epilog="example: python -m scripts.bench.serve --recipe yamls/webchat.yaml --places 4 8 --out serve.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--recipe", default="examples/webchat_cpu.yaml")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
@@ -104,14 +88,14 @@ def main() -> int:
     parser.add_argument("--places", type=int, nargs="+", default=[1, 2, 4], help="values of MAX_CONCURRENT")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_serve.json")
     args = parser.parse_args()
-    asked, runs, busy = questions(args.clients), {}, os.getloadavg()[0]
+    asked, runs = questions(args.clients), {}
     for places in args.places:
         os.environ["MAX_CONCURRENT"] = str(places)
         with own_server(args.recipe, [], "medcot") as loaded:
             runs[f"max_concurrent_{places}"] = run = asyncio.run(measure(loaded(), asked, args.seconds, args.tokens))
         print(f"MAX_CONCURRENT={places}: {run}", flush=True)
     settings = {name: getattr(args, name) for name in ("recipe", "clients", "seconds", "tokens")}
-    write_json(args.out, provenance() | settings | {"load_average_before": busy} | runs)
+    write_json(args.out, provenance() | settings | runs)
     return int(any(run["errors"] or run["unlike_the_answer_given_alone"] for run in runs.values()))
 
 

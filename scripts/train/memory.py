@@ -45,7 +45,7 @@ def predict_peak_gib(
     otherwise a micro-batch is taken to be as long as cutoff_len. ``shards``: GPUs among which FSDP shares out the
     layers and what is trained; embeddings and output layer are whole on each while a step runs. Source: sizes of Qwen2
     as in transformers; the factors of one layer's activations and of the logits were fitted to the 7B runs of
-    docs/bench_train.json.
+    docs/bench_train.json and foretell its others (examples/README.md says which). Unsloth 2026.10.9.
     """
     trained, whole = trained_weights(args, config)
     sizes, layers = linear_sizes(config), config["num_hidden_layers"]
@@ -58,7 +58,7 @@ def predict_peak_gib(
     full, unsloth = args.get("finetuning_type") == "full", bool(args.get("use_unsloth"))
     moments = 2 if "8bit" in str(args.get("optim")) else 8
     kept = 0 if unsloth else 2 * hidden  # bytes per token and layer; Unsloth moves them to the host's memory
-    inside = 2 * (4 * hidden + 4 * mlp if unsloth else 10 * hidden + 6 * mlp)  # one layer's own activations, bf16
+    inside = 2 * (4 * hidden + 7 * mlp if unsloth else 10 * hidden + 6 * mlp)  # one layer's own activations, bf16
     if args.get("disable_gradient_checkpointing") and not unsloth:
         kept = inside
     four_bit = args.get("quantization_bit") == 4

@@ -1,4 +1,4 @@
-"""On an NVIDIA GPU: Unsloth trains, its adapter is a plain one, a killed run goes on, and packing would mix records.
+"""On an NVIDIA GPU: Unsloth trains, its adapter is a plain one, and a killed run goes on.
 
 pytest -m slow tests/gpu --junitxml=FILE keeps the figures as properties of each test.
 """
@@ -69,14 +69,3 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(trained, record_prope
     record_property("resumed_from_step", resumed_from[1])
     record_property("largest_relative_difference_after_resuming", max(differences))
     assert max(differences) < 0.01
-
-
-@pytest.mark.parametrize("flags", [["--neat"], []])
-def test_unsloth_with_packing_mixes_records(flags, road, tmp_path, record_property):
-    """Why no recipe combines the two. Should this fail after an update, packing has become an option."""
-    command = [sys.executable, "-m", "scripts.bench.packing", "--unsloth", "--work", str(tmp_path), *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    record_property("gradient_change", found["gradient_change"])
-    assert found["mixes"]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from scripts.bench.table import shards_of
-from scripts.bench.train import SHAPES
+from scripts.bench.stand_in import SHAPES
+from scripts.bench.table import is_current, predicted
 from scripts.common import ROOT, UserError
 from scripts.train.memory import predict_peak_gib
 
@@ -15,31 +15,26 @@ ROWS = json.loads((ROOT / "docs/bench_train.json").read_text())
 MEASURED = [row for row in ROWS if "error" not in row]
 
 
-def predicted(row: dict, **changes: int) -> float:
-    parts = predict_peak_gib(row["recipe"] | changes, SHAPES[row["shape"]], row["longest"], shards_of(row))
-    return parts["total"] - parts["CUDA context"]
-
-
-def test_the_main_variants_were_measured():
-    assert {"plain", "original", "ours"} <= {row["variant"] for row in MEASURED}
-
-
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['variant']}@{row['shape']}x{row['gpus']}")
 def test_prediction_is_within_a_tenth_of_what_was_measured(row):
-    assert predicted(row) == pytest.approx(row["allocated_gib"], rel=0.1)
+    """Rows of an older Unsloth took less than today's does: there it must be enough."""
+    if is_current(row, ROWS):
+        assert predicted(row) == pytest.approx(row["allocated_gib"], rel=0.1)
+    else:
+        assert predicted(row) > row["allocated_gib"]
 
 
 def test_a_run_that_ran_out_of_memory_was_predicted_to():
     failed = [row for row in ROWS if "OutOfMemoryError" in " ".join(row.get("log_tail", []))]
     assert failed
     for row in failed:
-        assert predicted(row) > row["limit_gib"] - 0.5, row["variant"]
+        assert predicted(row) > row["limit_gib"], row["variant"]
 
 
 def test_more_of_anything_needs_more():
     ours = next(row for row in MEASURED if row["variant"] == "ours")
     for more in ({"lora_rank": 64}, {"per_device_train_batch_size": 64}, {"quantization_bit": 8}):
-        assert predicted(ours, **more) > predicted(ours)
+        assert predicted(ours | {"recipe": ours["recipe"] | more}) > predicted(ours)
     parts = [predict_peak_gib(ours["recipe"], SHAPES["7b"], longest)["total"] for longest in (512, 1356, None)]
     assert parts == sorted(set(parts)), "without the longest record known, cutoff_len is taken"
 
