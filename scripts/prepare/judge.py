@@ -74,8 +74,8 @@ class Judge:
         leak = self.index.find(text.question, text.thought, text.answer)
         if leak:
             row.reason = leak.reason
-            item = self.index.items[leak.item]
-            return row, {"matched": self.index.name(leak), "where": leak.where, "item_text": item["question"]}
+            found = {"matched": self.index.name(leak), "where": leak.where, "leaked": getattr(text, leak.where)}
+            return row, found | {"item_text": self.index.items[leak.item]["question"]}
         row.reason = clean.reject_reason(text, self.skip)
         row.personal = tuple(clean.personal_data(f"{text.question}\n{text.thought}\n{text.answer}"))
         if row.reason is None and text.lang not in self.args.lang:
@@ -105,7 +105,7 @@ def own_id(raw: dict) -> str:
 
 def rejected(row: Row, found: dict, raw: Any) -> dict:
     """The rejected record of a row."""
-    why = {key: found[key] for key in ("where", "item_text", "similarity") if key in found}
+    why = {key: found[key] for key in ("where", "leaked", "item_text", "similarity") if key in found}
     where = {"source": row.source, "line": row.line, "reason": row.reason, "matched": found.get("matched", "")}
     return {**where, **why, "record": raw}
 

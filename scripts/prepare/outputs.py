@@ -109,7 +109,7 @@ class Writer:
             shown.append({**place, "matched": value["matched"], "text": text})
         if leak:
             benchmark, _, item = value["matched"].partition("/")
-            pair = {"where": value["where"], "reason": row.reason, **place, "text": text}
+            pair = {"where": value["where"], "reason": row.reason, **place, "text": value["leaked"]}
             self.leaks.append({**pair, "benchmark": benchmark, "item": item, "item_text": value["item_text"]})
 
 
