@@ -60,7 +60,7 @@ SHAPES: list[tuple[str, dict, tuple]] = [
     ("alpaca with an input", {"instruction": "Why?", "input": "At night.", "output": TAGGED}, ("Why?\nAt night.", "Because.", "So.", "")),
     ("alpaca without instruction", {"input": "Why?", "output": TAGGED}, PLAIN),
     ("alpaca with a system text", {"instruction": "Why?", "output": TAGGED, "system": "Be brief.", "history": []}, ("Why?", "Because.", "So.", "Be brief.")),
-    ("alpaca with several turns", {"instruction": "Why?", "output": TAGGED, "history": [["a", "b"]]}, ("several_turns", "2 turns")),
+    ("alpaca with several turns", {"instruction": "Why?", "output": TAGGED, "history": [["a", "b"]]}, ("several_turns", "2 questions")),
     ("sharegpt", chat(("human", "Why?"), ("gpt", TAGGED), names=SHARE), PLAIN),
     ("sharegpt with a system text", chat(("human", "Why?"), ("gpt", TAGGED), names=SHARE, system="Be brief."), ("Why?", "Because.", "So.", "Be brief.")),
     ("messages", chat(("system", "Be brief."), ("user", "Why?"), ("assistant", TAGGED)), ("Why?", "Because.", "So.", "Be brief.")),
@@ -71,8 +71,8 @@ SHAPES: list[tuple[str, dict, tuple]] = [
     ("several turns", chat(("user", "Why?"), ("assistant", TAGGED), ("user", "And?"), ("assistant", "So.")), ("several_turns", "4 turns")),
     ("two questions", chat(("user", "Why?"), ("user", "And?"), ("assistant", TAGGED)), ("several_turns", "3 turns")),
     ("tools", chat(("user", "Why?"), ("tool", "42"), ("assistant", TAGGED)), ("tool_turns", "a turn of tool")),
-    ("answer first", chat(("gpt", TAGGED), ("human", "Why?"), names=SHARE), ("unknown_turns", "a turn of human after 1 answers")),
-    ("unknown speaker", chat(("narrator", "Why?"), ("gpt", TAGGED), names=SHARE), ("unknown_turns", "a turn of narrator after 0 answers")),
+    ("answer first", chat(("gpt", TAGGED), ("human", "Why?"), names=SHARE), ("unknown_turns", "a turn of human after the answer")),
+    ("unknown speaker", chat(("narrator", "Why?"), ("gpt", TAGGED), names=SHARE), ("unknown_turns", "a turn of narrator")),
     ("no turns", {"messages": "none"}, ("not_text", "messages: neither turns nor their JSON text")),
     ("thought not closed", {"question": "Why?", "response": "<think>\nBecause. So."}, ("open_thought", "<think> without </think>")),
     ("text before the thought", {"question": "Why?", "response": "Well. <think>Because.</think>So."}, ("text_before_thought", "Well.")),
@@ -119,16 +119,18 @@ def test_named_columns_and_rows_without_them(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[str, list, dict, str]] = [
-    ("reasoning misspelt", [{"Question": "q", "CoT": "t", "Response": "a"}], {}, "a.jsonl:1: no column Complex_CoT (and no thought in <think> inside the answers); found Question, CoT, Response; name the others: --columns Complex_CoT=CoT"),
+    ("reasoning misspelt", [{"Question": "q", "CoT": "t", "Response": "a"}], {}, "a.jsonl:1: no column Complex_CoT (nor <think> in the answers); found Question, CoT, Response; name yours: --columns Complex_CoT=CoT"),
     ("other names", [{"question": "q", "think": "t", "answer": "a", "options": {}}], {}, "--columns Complex_CoT=think Response=answer"),
     ("names with spaces", [{"the question": "q", "my reasoning": "t", "final answer": "a"}], {}, "--columns 'Question=the question' 'Complex_CoT=my reasoning' 'Response=final answer'"),
     ("thought inside another column", [{"prompt": "q", "completion": TAGGED}], {}, "--columns Question=prompt Response=completion"),
+    ("other marks in another column", [{"prompt": "q", "completion": "【思考】t【/思考】a"}], {}, "name yours: --columns Question=prompt Response=completion --thought-tags '【思考】' '【/思考】'"),
+    ("three columns", [{"q": "why", "t": "because", "a": "so"}], {}, "--columns Question=q Complex_CoT=t Response=a"),
     ("alpaca with a column of its own", [{"instruction": "q", "rationale": "t", "output": "a"}], {}, "--columns Complex_CoT=rationale"),
     ("chinese names", [{"问题": "q", "思考过程": "t", "回答": "a"}], {}, "--columns 'Question=问题' 'Complex_CoT=思考过程' 'Response=回答'"),
-    ("no reasoning at all", [{"instruction": "q", "output": "a"}], {}, "no column looks like reasoning"),
+    ("no reasoning at all", [{"instruction": "s", "input": "q", "output": "a"}] * 3, {}, "no column looks like reasoning"),
     ("named, not there", [OURS], {"Response": "answer"}, "--columns Response=answer: no source has such a column; found Question, Complex_CoT, Response"),
     ("two that differ in case", [{"QUESTION": "q", "question": "r", "Complex_CoT": "t", "Response": "a"}], {}, "columns QUESTION and question differ in case only"),
-    ("first row of another file", ["[]", {"a": "q"}], {}, "a.jsonl:2: no column Question, no column Response"),
+    ("first row of another file", ["[]", {"a": "q"}], {}, "a.jsonl:2: no column Question and no column Complex_CoT and no column Response (nor <think> in the answers); found a; name yours: --columns Question=… Complex_CoT=… Response=a"),
 ]  # fmt: skip
 
 
