@@ -1,6 +1,7 @@
-"""The report's dictionary as Markdown: one function for each section, in English; zh.json has the Chinese words.
+"""The report's dictionary as Markdown: one function for each section, in English.
 
-A section without content is left out. Everything that a model or a record says goes through ``plain``.
+en.json turns names of the result files into words, zh.json English texts into Chinese ones. A section without content
+is left out. Everything that a model or a record says goes through ``plain``.
 """
 
 from __future__ import annotations
@@ -19,29 +20,17 @@ from scripts.page import fold, plain, table
 Say = Callable[..., str]
 LONGEST = 900  # characters of a text that is shown; the rest is in the files beside the report
 STATUSES = ("read", "asked", "several", "unparsed")
-NAMES = {  # of the result files → words
-    **MEASURES,
-    **forms.WORDS,
-    **{"tuned": "fine-tuned", "both": "thought and answer", "reasoning": "thought", "en": "English", "zh": "Chinese"},
-    **{"read": "letter read", "asked": "letter asked for", "several": "several letters", "unparsed": "no letter"},
-    **{
-        "lost": "right before, wrong after",
-        "gained": "wrong before, right after",
-        "stays": "same choice, options moved",
-    },
-    **{"identical": "judge's errors on identical answers", "padded": "judge's errors on padded answers"},
-    **{"swapped": "judge's errors on swapped answers", "content_filter": "stopped by its content filter"},
-    **{"base_against_itself": "the base model asked twice", "shuffled_answers": "answers dealt to other questions"},
-    **{"judge_says_first": "a judge that always prefers the first", "too few": "too few to tell"},
-}
+HERE = Path(__file__).parent
+NAMES = {**MEASURES, **forms.WORDS, **read_json(HERE / "en.json")}  # names of the result files → words
 
 
 def speaker(language: str) -> Say:
     """A function that gives an English text, its ``{places}`` filled, in the report's language."""
-    chinese = read_json(Path(__file__).with_name("zh.json")) if language == "zh" else {}
+    chinese = read_json(HERE / "zh.json") if language == "zh" else {}
 
     def say(text: str, **values: Any) -> str:
-        return chinese.get(text, text).format(**values)
+        said = chinese.get(text, text)
+        return said.format(**values) if values else said  # a judge's error may hold braces
 
     return say
 

@@ -55,5 +55,7 @@ def tell_result(folder: Path, page: Path) -> None:
     print(
         f"\n{textwrap.fill(summary(rows, speaker('en')), width)}\n\nReport: {page} (中文 too), report.md, report.zh.md"
     )
-    review = "make review (vote on the answers yourself), " if (folder / "pairs.jsonl").is_file() else ""
-    print(f"Next: {review}make chat, make export\n{NOTICE}")
+    first = "" if (folder / "accuracy.json").is_file() else "make eval (more than the demo measures), "
+    if (folder / "pairs.jsonl").is_file():
+        first = "make review (vote on the answers yourself), "
+    print(f"Next: {first}make chat, make export\n{NOTICE}")

@@ -170,6 +170,7 @@ def test_a_win_rate_is_judged_against_a_half(folder, wins, verdict):
         for i, side in enumerate(sides)
     ]
     about = read_json(folder / "accuracy.json")
+    rows.append({"id": "x", "outcome": "unscored", "forward": None, "backward": None, "error": "400 {'code': 'x'}"})
     result = summarise_pairs(rows) | {"judge": {"model": "judge-1"}, "controls": {"padded": {"n": 12, "wrong": 3}}}
     write_json(folder / "pairwise.json", {k: v for k, v in about.items() if k not in ("tasks", "behind")} | result)
     row = next(row for row in figures(load_results(folder)) if row["measure"] == "pairwise")
