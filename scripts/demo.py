@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import NOTICE, UserError, read_json, run_main, write_json
+from scripts.prepare.__main__ import read_columns
+from scripts.prepare.records import check_sources
 from scripts.train.duration import CPU_SECONDS, in_words
 
 SAMPLE = "data/sample.jsonl"
@@ -31,8 +34,9 @@ PYTHON = [sys.executable, "-m"]
 OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes half a minute on 2 cores
 REAL_WEIGHTS = 3.6e8  # of the real base's matrix products
 HELD_OUT = 20  # records; below it no verdict is given
-REAL_NOTICE = f"The demo's model is small (0.5 billion weights) and knows little medicine. {NOTICE}"
-TINY_NOTICE = f"The tiny model has random weights and only shows the steps. {NOTICE}"
+TEST_SHARE = 0.22
+REAL_NOTICE = "The demo's model is small (0.5 billion weights) and knows little medicine."
+TINY_NOTICE = "The tiny model has random weights and only shows the steps."
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Base:
     template: str
     recipe: str
     cutoff_len: int
-    notice: str = NOTICE
+    notice: str = ""
     extra: list[str] = field(default_factory=list)  # overrides of the recipe
 
 
@@ -107,16 +111,16 @@ class Demo:
     def prepare(self) -> None:
         command = [*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"]
         command += ["--benchmarks", *BENCHMARKS, "--tokenizer", self.tokenizer, "--template", self.base.template]
-        command += ["--cutoff-len", str(self.cutoff_len), "--val", "0.05", "--test", "0.22"]
+        command += ["--cutoff-len", str(self.cutoff_len), "--val", "0", "--test", str(TEST_SHARE)]
         command += ["--columns", *self.columns] if self.columns else []
         self.need("Prepare the records", command)
         splits = read_json(self.data / "demo_report.json")["splits"]
         trained, held_out = splits["train"]["records"], splits["test"]["records"]
         if held_out < HELD_OUT:
-            wanted = int(HELD_OUT / 0.22) + 1
+            wanted = math.ceil(HELD_OUT / TEST_SHARE)
             raise UserError(
-                f"{trained} records to train on and {held_out} held out; a verdict wants {HELD_OUT} held out, so some "
-                f"{wanted} records of up to {self.cutoff_len} tokens after cleaning. What was rejected and why: "
+                f"{trained} records to train on and {held_out} held out, expected {HELD_OUT} held out at least: some "
+                f"{wanted} good records of up to {self.cutoff_len} tokens in all. What was rejected and why: "
                 f"{self.data / 'demo_report.md'}"
             )
 
@@ -154,9 +158,10 @@ class Demo:
             return
         tokens = read_json(self.data / "demo_report.json")["splits"]["train"]["tokens"]
         low, high = (tokens * REAL_WEIGHTS * seconds for seconds in CPU_SECONDS)
-        print(f"  {tokens:,} tokens to train on: {in_words(low, high)} on 2 cores")
+        print(f"  {tokens:,} tokens to train on: {in_words(low, high)} on 2 cores (STEPS=N stops after N records)")
 
     def run(self) -> None:
+        check_sources(self.sources, read_columns(self.columns))
         if not self.make_base():
             print(f"  {self.last_words}\nSo the tiny base with random weights is taken (BASE=tiny)")
             Demo(self.sources, self.columns, TINY).run()
@@ -172,21 +177,16 @@ class Demo:
         self.tell()
 
     def tell(self) -> None:
-        """The result on the screen: perplexity, the answers, where the report is, what to do next."""
-        print(before_and_after(read_json(self.results / "perplexity.json")))
-        for row in read_json(self.results / "answers.json")["answers"]:
+        """The result on the screen: the answers, perplexity, where the report is, what to do next."""
+        from scripts.evaluate.forms import WORDS
+        from scripts.evaluate.terminal import tell_result
+
+        result = read_json(self.results / "answers.json")
+        for row in result["answers"]:
             print(answers_in_words(row))
-        print(f"\nReport: {self.results / 'report.html'} and report.md\nNext: make eval, make chat, make export")
-        print(self.base.notice)
-
-
-def before_and_after(result: dict[str, Any]) -> str:
-    """Perplexity of base and tuned in words."""
-    lines = [f"\nPerplexity of {result['base']['n']} held-out records that training never saw (lower is better):"]
-    for side in ("base", "tuned"):
-        low, high = result[side]["ci95"]
-        lines.append(f"  {side:6s}{result[side]['ppl']:9.2f}   95% interval {low:.2f} to {high:.2f}")
-    return "\n".join(lines)
+        print(f"\nHow they were asked. Base: {WORDS[result['settings']['forms']['base']]}. Tuned: as it was trained.")
+        print("Both by sampling with a fixed seed (temperature 0.6, top-p 0.95).", self.base.notice)
+        tell_result(self.results, self.results / "report.html")
 
 
 def answers_in_words(row: dict[str, Any]) -> str:
@@ -250,7 +250,7 @@ def choose_base(name: str, template: str | None, steps: int | None) -> Base:
     recipe = "yamls/qlora.yaml" if torch.cuda.is_available() else "examples/qlora_cpu.yaml"
     slug = re.sub(r"\W+", "_", Path(name).name).strip("_").lower()
     changes += [f"template={template}", "dataset=demo_train"]
-    return Base(slug, name, template, recipe, 2048, NOTICE, changes)
+    return Base(slug, name, template, recipe, 2048, extra=changes)
 
 
 def main() -> None:
@@ -259,7 +259,8 @@ def main() -> None:
         description="Run the whole pipeline: prepare, QLoRA, perplexity and answers before and after, report.",
         epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n"
         "  make demo SOURCE=own.csv COLUMNS='Question=q Complex_CoT=thinking Response=a'\n"
-        "  make demo BASE=tiny\n  make demo BASE=Qwen/Qwen3-0.6B TEMPLATE=qwen3 STEPS=100\n\n" + REAL_NOTICE,
+        "  make demo BASE=tiny\n  make demo BASE=Qwen/Qwen3-0.6B TEMPLATE=qwen3 STEPS=100\n\n"
+        f"{REAL_NOTICE} {NOTICE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--source", nargs="+", default=[SAMPLE], help=f"raw records (default: {SAMPLE})")
@@ -268,9 +269,6 @@ def main() -> None:
     parser.add_argument("--template", help="LLaMA-Factory's template of a base of your own")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: one pass over the records)")
     args = parser.parse_args()
-    for path in args.source:
-        if not Path(path).exists():
-            raise UserError(f"{path}: no such file; name raw records as .json, .jsonl, .parquet or .csv")
     demo = Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps))
     print("Records → dataset → QLoRA fine-tune → before and after → report; about 8 minutes on 2 cores (BASE=tiny: 3)")
     demo.run()

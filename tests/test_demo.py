@@ -1,14 +1,11 @@
-"""The main job by the real trainer: it trains what the recipe says, and a killed walk goes on where it was."""
+"""The demo: which base it takes, what it refuses and when; it ends with a result however often it is killed."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,164 +13,186 @@ from pathlib import Path
 import pytest
 
 from scripts import demo
-from scripts.common import ROOT, UserError, load_recipe
-from scripts.train import preflight
-from scripts.train import run as run_dir
-from tests.train.workers import kill_a_worker
+from scripts.common import ROOT, UserError, read_json, read_jsonl, write_json, write_jsonl
+from tests.processes import start
 
-RECIPE = "examples/qlora_cpu.yaml"
 KILLS = int(os.environ.get("MEDCOT_KILLS", "3"))
+ROWS = [json.loads(line) for line in (ROOT / "data/sample.jsonl").read_text(encoding="utf-8").splitlines()]
+GOOD = [row for row in ROWS if isinstance(row, dict) and row["id"].startswith("sample-")]
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "steps", "found"),
+    [
+        ("real", None, None, ("saves/qwen_coder_0.5b", "qwen", [])),
+        ("real", None, 30, ("saves/qwen_coder_0.5b", "qwen", ["max_steps=30"])),
+        ("tiny", None, None, ("saves/pretrain_tiny", "deepseekr1", [])),
+        ("Qwen/Qwen3-0.6B", "qwen3", None, ("Qwen/Qwen3-0.6B", "qwen3", ["template=qwen3", "dataset=demo_train"])),
+    ],
+)
+def test_the_base_that_is_named_is_taken(name, template, steps, found) -> None:
+    base = demo.choose_base(name, template, steps)
+    assert (base.model, base.template, base.extra) == found
+
+
+@pytest.mark.parametrize(("name", "template"), [("real", "qwen3"), ("tiny", "qwen"), ("Qwen/Qwen3-0.6B", None)])
+def test_a_base_and_its_template_that_do_not_fit_are_refused(name, template) -> None:
+    with pytest.raises(UserError, match="TEMPLATE="):
+        demo.choose_base(name, template, None)
+
+
+def test_another_source_and_another_base_have_folders_of_their_own() -> None:
+    runs = [demo.Demo([source], [], base) for source in (demo.SAMPLE, "a/own.json") for base in (demo.REAL, demo.TINY)]
+    for folder in ("data", "results", "tuned"):
+        assert len({getattr(run, folder) for run in runs}) == 4
 
 
 @pytest.fixture
-def overrides(tmp_path, tiny_model) -> list[str]:
-    """examples/qlora_cpu.yaml pointed at eight records and a tiny model in a folder of its own."""
-    rows = [
-        {"input": f"患者发热{n}天？", "output": f"<think>\nFever {n} days.\n</think>\n\nRest {n}.", "lang": "zh"}
-        for n in range(8)
-    ]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    columns = {"prompt": "input", "response": "output"}
-    (tmp_path / "dataset_info.json").write_text(
-        json.dumps({"demo_train": {"file_name": "train.jsonl", "columns": columns}})
-    )
-    paths = [f"model_name_or_path={tiny_model}", f"dataset_dir={tmp_path}", f"output_dir={tmp_path / 'run'}"]
-    return [*paths, "cutoff_len=256", "num_train_epochs=2", "logging_steps=1", "plot_loss=false"]
-
-
-def train(overrides: list[str], recipe: str = RECIPE, **more: str) -> str:
-    """Run the real trainer on a CPU recipe; returns what it printed."""
-    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "INFO"} | more
-    done = subprocess.run([*demo.TRAIN, recipe, *overrides], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr + done.stdout
-
-
-TWO = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
-TWO["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_adapter(tmp_path, overrides):
-    """DDP over gloo, as a host with several GPUs starts it: half the steps, since the batch doubles."""
-    printed = train([*overrides, "packing=false", "neat_packing=false"], "examples/qlora_tiny.yaml", **TWO)
-    assert "Total train batch size (w. parallel, distributed & accumulation) = 2" in printed
-    assert (tmp_path / "run/adapter_model.safetensors").exists()
-
-
-@pytest.mark.slow
-def test_a_killed_process_of_two_ends_the_run_and_the_run_goes_on(tmp_path, overrides):
-    """The other process must not wait for ever, and the checkpoint is not lost: one process goes on from it.
-
-    Two processes go on from it on GPUs only (tests/gpu): torch does not load an optimiser to "cpu:0", as gloo has it.
-    """
-    overrides += ["packing=false", "neat_packing=false", "num_train_epochs=400", "save_steps=10"]
-    command = [*demo.TRAIN, "examples/qlora_tiny.yaml", *overrides]
-    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"} | TWO
-    with (tmp_path / "log.txt").open("w") as log:
-        child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
-    killed = kill_a_worker(child, tmp_path / "run/checkpoint-10/trainer_state.json")
-    assert child.wait(timeout=60) != 0
-    assert f"Signal 9 (SIGKILL) received by PID {killed}" in (tmp_path / "log.txt").read_text()
-    last = run_dir.checkpoints(tmp_path / "run")[-1]
-    steps = int(last.name.split("-")[1])
-    printed = train([*overrides, f"max_steps={steps + 5}"], "examples/qlora_tiny.yaml")
-    assert re.search(rf"[Rr]esum.*checkpoint-{steps}\b", printed)
-    assert json.loads((tmp_path / "run/trainer_state.json").read_text())["global_step"] == steps + 5
-
-
-def test_the_real_trainer_makes_a_4_bit_lora_of_all_linear_layers(tmp_path, overrides):
-    recipe, output = RECIPE, tmp_path / "run"
-    assert [row for row in preflight.examine(recipe, overrides) if row.status == "FAIL"] == []
-    assert "Quantizing model to 4 bit with bitsandbytes" in train(overrides)
-    adapter = json.loads((output / "adapter_config.json").read_text())
-    linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert (adapter["r"], adapter["lora_alpha"], set(adapter["target_modules"])) == (8, 16, linear)
-    losses = [json.loads(line).get("loss") for line in (output / "trainer_log.jsonl").read_text().splitlines()]
-    assert all(0 < loss < 20 for loss in losses if loss is not None)
-    assert losses
-    wanted = run_dir.identity(recipe, load_recipe(recipe, overrides))
-    assert run_dir.state(output, wanted) == "finished"
-
-
-def test_an_unreadable_source_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["demo", "--source", str(tmp_path / "none.json")])
-    with pytest.raises(UserError, match="no such file"):
-        demo.main()
-    assert not list(tmp_path.iterdir())
-
-
-def test_too_few_records_are_refused_before_training(tmp_path, monkeypatch, tiny_model):
-    """LLaMA-Factory would stop with a traceback; own column names go through to preparing."""
-    line = json.loads((ROOT / "data/sample.jsonl").read_text().splitlines()[0])
-    row = {"q": line["Question"], "Complex_CoT": line["Complex_CoT"], "Response": line["Response"]}
-    (tmp_path / "few.jsonl").write_text(json.dumps(row) + "\n")
+def steps(monkeypatch, tmp_path) -> list[str]:
+    """The names of the steps that are begun, in an empty folder; each fails, as if the index were out of reach."""
+    begun: list[str] = []
     monkeypatch.chdir(tmp_path)
-    walk = demo.Demo([str(tmp_path / "few.jsonl")], [], demo.CPU, ["Question=q"])
-    walk.tiny = tiny_model
-    monkeypatch.setattr(demo, "BENCHMARKS", [str(ROOT / path) for path in demo.BENCHMARKS])
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with pytest.raises(UserError, match="the demo needs 8,192"):
-        walk.prepare()
-    assert json.loads((walk.data / "report.json").read_text())["kept"] == 1
+    monkeypatch.setattr(demo.Demo, "step", lambda self, name, *more: begun.append(f"{self.base.name}: {name}"))
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ([], "no column Question"),
+        (["Question=qq"], "no source has such a column"),
+        (["Frage=q"], "expected OURS=THEIRS"),
+    ],
+)
+def test_own_columns_are_checked_before_the_first_step(tmp_path, steps, columns, said) -> None:
+    row = {"q": "Why?", "Complex_CoT": "Because it is so.", "Response": "It is so."}
+    write_jsonl(tmp_path / "own.jsonl", [row])
+    with pytest.raises(UserError, match=said):
+        demo.Demo(["own.jsonl"], columns, demo.REAL).run()
+    assert steps == []
+
+
+def test_without_the_real_base_the_tiny_one_is_taken_and_said(tmp_path, steps, capsys) -> None:
+    write_jsonl(tmp_path / "own.jsonl", GOOD[:2])
+    with pytest.raises(UserError, match="the tiny base could not be made"):
+        demo.Demo(["own.jsonl"], [], demo.REAL).run()
+    assert steps == ["real: Base model", "tiny: Base model"]
+    assert "BASE=tiny" in capsys.readouterr().out
+
+
+def test_too_few_records_are_refused_before_training_with_the_number_that_is_needed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = demo.Demo([demo.SAMPLE], [], demo.REAL)
+    write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 9}, "test": {"records": 3}}})
+    monkeypatch.setattr(run, "need", lambda *more: None)
+    with pytest.raises(UserError, match=f"3 held out, expected 20 .* some 91 good records of up to {run.cutoff_len}"):
+        run.prepare()
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory, tiny_model) -> Path:
+    """The bundled sample, prepared by the real command."""
+    out = tmp_path_factory.mktemp("cleaned")
+    command = [sys.executable, "-m", "scripts.prepare", demo.SAMPLE, "--out", out, "--name", "demo"]
+    command += ["--benchmarks", *demo.BENCHMARKS, "--tokenizer", tiny_model, "--cutoff-len", "1600"]
+    program = start(command, out / "log")
+    assert program.wait() == 0, program.text()
+    return out
+
+
+def test_cleaning_rejects_each_planted_fault_of_the_sample_and_no_good_record(cleaned) -> None:
+    reasons = {row["line"]: row["reason"] for _, row in read_jsonl(cleaned / "demo_rejected.jsonl")}
+    names = {number: row["id"] if isinstance(row, dict) else "no object" for number, row in enumerate(ROWS, 1)}
+    assert {names[line]: reason for line, reason in reasons.items()} == {
+        "no object": "not_an_object",
+        "planted-near-duplicate": "duplicate_near",
+        "planted-exact-duplicate": "duplicate_exact",
+        "planted-leaked-question": "leak_verbatim",
+        "planted-quoted-question": "leak_quoted",
+        "planted-cut-off-answer": "cut_off_answer",
+        "planted-refusal-en": "refusal",
+        "planted-refusal-zh": "refusal",
+        "planted-looping": "looping_reasoning",
+        "planted-mixed-language": "mixed_language",
+        "planted-no-reasoning": "no_reasoning",
+        "planted-too-long": "too_long",
+    }
+    assert "personal" in (cleaned / "log").read_text(), "planted-personal-data is kept, with a warning"
+
+
+def test_the_sample_has_both_languages_alike() -> None:
+    counts = [sum(row["lang"] == language for row in GOOD) for language in ("zh", "en")]
+    assert min(counts) >= 0.45 * len(GOOD)
+    assert len({row["Question"] for row in GOOD}) == len({row["id"] for row in GOOD}) == len(GOOD)
+
+
+def test_the_shown_questions_are_in_both_languages_and_not_in_the_sample() -> None:
+    questions = [row for _, row in read_jsonl(ROOT / "data/questions.jsonl")]
+    assert sorted(row["lang"] for row in questions) == ["en", "en", "zh", "zh"]
+    assert not {row["question"] for row in questions} & {row["Question"] for row in GOOD}
+
+
+def test_the_real_base_has_an_end_of_turn_and_another_mark_for_padding(tiny_models) -> None:
+    """The GGUF file has one mark for both; Unsloth refuses it, and a padded end of turn is never learnt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from scripts.train.bases import restore_end_marks
+
+    folder = tiny_models["qwen"]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|endoftext|>"]})
+    tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
+    restore_end_marks(model, tokenizer)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    for config in (model.config, model.generation_config):
+        assert config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+        assert config.pad_token_id == tokenizer.convert_tokens_to_ids("<|endoftext|>")
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
-    """A copy of the project, so that the walk touches nobody's runs; walked once."""
+    """A copy of the project, so that the demo touches nobody's runs; it has run there once, with the tiny base."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("scripts", "examples", "yamls", "data/benchmarks"):
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "data/sample.jsonl", folder / "data")
-    done = walk(folder).wait()
-    assert done == 0
+    for name in ("data/sample.jsonl", "data/questions.jsonl", "docs/bench_train.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    program = start_demo(folder)
+    assert program.wait(1200) == 0, program.text()
     return folder
 
 
-def walk(folder: Path) -> subprocess.Popen:
-    log = (folder / "walk.log").open("w")
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.demo"], cwd=folder, stdout=log, stderr=log, start_new_session=True
-    )
+def start_demo(folder: Path):
+    command = [sys.executable, "-m", "scripts.demo", "--base", "tiny"]
+    return start(command, folder / "demo.log", cwd=folder, OMP_NUM_THREADS="2")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_demo_ends_with_a_lower_held_out_perplexity(copy):
-    result = json.loads((copy / "results/demo/perplexity.json").read_text())
-    assert result["base"]["n"] == result["tuned"]["n"] >= 20
+@pytest.mark.timeout(1500)
+def test_the_tiny_base_ends_with_a_before_and_after(copy) -> None:
+    result = read_json(copy / "results/demo-tiny/perplexity.json")
+    assert result["base"]["n"] == result["tuned"]["n"] >= demo.HELD_OUT
     assert result["tuned"]["ppl"] < result["base"]["ppl"]
-    assert result["difference"]["ci95"][1] < 0, "the gain's interval excludes zero"
-    for name in ("report.md", "report.html"):
-        assert (copy / "results/demo" / name).stat().st_size > 1000
-    steps = json.loads((copy / "results/demo/steps.json").read_text())
-    assert len(steps) == 7
-    assert all(step["seconds"] > 0 and step["peak_mib"] > 10 for step in steps)
+    assert len(read_json(copy / "results/demo-tiny/answers.json")["answers"]) == 4
+    said = (copy / "demo.log").read_text()
+    for part in ("random weights", "own chat template", "as it was trained", "Not medical advice", "tuned answers"):
+        assert part in said
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("seed", range(KILLS))
-def test_a_killed_walk_resumes_and_finishes(copy, seed):
-    """SIGKILL to the whole process group at a random moment of the QLoRA step, then the same command again."""
-    run = copy / "saves/qlora_cpu"
-    shutil.rmtree(run)
-    (copy / "results/demo/report.html").unlink()
-    child = walk(copy)
-    while not (run / "trainer_log.jsonl").exists():
-        assert child.poll() is None, (copy / "walk.log").read_text()
-        time.sleep(0.1)
-    time.sleep(random.Random(seed).uniform(0, 25))
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    whole = [path.name for path in run_dir.checkpoints(run) if run_dir.is_whole(path)]
-    finished = (run / "train_results.json").exists()
-    assert walk(copy).wait() == 0, (copy / "walk.log").read_text()
-    said = (copy / "walk.log").read_text()
-    if finished:
-        assert "kept" in said
-    else:
-        assert (f"resuming from {whole[-1]}" if whole else "training from the start") in said
-    assert (copy / "results/demo/report.html").exists()
-    steps = [json.loads(line)["current_steps"] for line in (run / "trainer_log.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps), "a resumed run's log has each step once, in order"
+def test_killed_at_a_random_moment_the_same_command_ends_with_the_result(copy, seed) -> None:
+    moment = random.Random(seed)
+    for made in ("data/demo-tiny", "results/demo-tiny", "saves/demo-tiny", "saves/pretrain_tiny", "saves/tiny_init"):
+        shutil.rmtree(copy / made, ignore_errors=True)
+    for _ in range(3):
+        program = start_demo(copy)
+        time.sleep(moment.uniform(5, 90))
+        program.kill()
+    program = start_demo(copy)
+    assert program.wait(1200) == 0, program.text()
+    assert (copy / "results/demo-tiny/report.html").exists()
+    steps = [row["current_steps"] for _, row in read_jsonl(copy / "saves/demo-tiny/trainer_log.jsonl")]
+    assert steps == sorted(set(steps)), "a resumed run's log has each step once, in order"
