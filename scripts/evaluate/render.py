@@ -362,13 +362,15 @@ def sources(found: dict[str, Any], say: Say) -> str:
     run = [[say(name), plain(str(value)), f"`{kept[:12]}`" if kept else ""] for name, value, kept in known]
     lines = []
     for name, about in files.items():
-        made = [plain(str(about["provenance"].get(key) or "–")) for key in ("date", "commit", "seconds")]
-        lines.append([f"{name}.json", by(about), *made])
+        made = about["provenance"]
+        commit, _, dirty = (made.get("commit") or "–").partition("-")
+        date = made.get("date", "–")[:16].replace("T", " ")  # UTC, to the minute
+        lines.append([f"{name}.json", by(about), date, f"{commit[:10]} {dirty}", made.get("seconds", "–")])
     last = list(files.values())[-1]["provenance"]
     versions = ", ".join(f"{name} {version}" for name, version in last.get("versions", {}).items())
     machine = plain(f"{last.get('machine', '–')}; Python {last.get('python', '–')}; {versions}")
     settings = json.dumps({name: about["settings"] for name, about in files.items()}, ensure_ascii=False, indent=2)
-    head = map(say, ["file", "by", "date", "commit", "seconds"])
+    head = map(say, ["file", "by", "date (UTC)", "commit", "seconds"])
     tables = [table(["", "", "SHA-256"], run), table(head, lines), machine]
     return "\n\n".join([*tables, fold(say("All settings"), f"```json\n{settings}\n```")])
 

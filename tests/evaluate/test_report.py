@@ -217,3 +217,15 @@ def test_nothing_to_report(tmp_path):
     (tmp_path / "accuracy.json").write_text(json.dumps({"tasks": {}}))
     with pytest.raises(UserError, match="older MedCoT"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("terminal_there", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_verdicts_are_coloured_where_the_terminal_has_colours(monkeypatch, terminal_there, no_color, coloured):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal_there)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    assert terminal.coloured("gain", "gain").startswith("\033") == coloured
