@@ -59,9 +59,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     environment = os.environ.copy()
     quiet_libraries()
-    run = preflight.Run(args.recipe, args.overrides)
-    if more := preflight.without_validation(run):
-        run = preflight.Run(args.recipe, [*args.overrides, *more])
+    run = preflight.Run.planned(args.recipe, args.overrides)
     if is_kept(run, args.keep):
         print(f"{run.output}: finished earlier with this recipe, data and base model: kept")
         return 0

@@ -14,20 +14,21 @@ import io
 import os
 import shutil
 import sys
-import types
 import typing
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.common import UserError, first_line, load_recipe, quiet_libraries, read_json, run_main
+from scripts.common import UserError, first_line, load_recipe, quiet_libraries, run_main
 from scripts.train import run as runs
-from scripts.train.duration import estimate, steps_of, time_first_steps
+from scripts.train.duration import estimate, time_first_steps
 from scripts.train.memory import predict_peak_gib, trained_weights
 from scripts.train.template import PromptFormat, official_prompt, reachable
+from scripts.train.validation import count_rows, validation_overrides
 
 IGNORED = -100  # the label of a token that is not trained
 NO_CUT = 1 << 20  # cutoff_len for reading records at their full length
@@ -35,7 +36,6 @@ MODEL_REMEDY = (
     "Check the name and the network, set HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder by "
     "model_name_or_path=DIR"
 )
-FEWEST_STEPS = 10  # of a run whose validation loss says something
 SHOWN = 1500  # characters of a record that --show prints
 
 
@@ -89,6 +89,16 @@ class Run:
         self.model = str(self.recipe["model_name_or_path"])
         self.output = Path(self.recipe["output_dir"])
 
+    @classmethod
+    def planned(cls, path: str, overrides: list[str]) -> Run:
+        """A recipe with its overrides, and those that mend its validation; what is wrong is left to the checks."""
+        run = cls(path, overrides)
+        try:
+            more = validation_overrides(run.recipe, run.parsed, overrides)
+        except UserError:
+            return run
+        return cls(path, [*overrides, *more]) if more else run
+
     @cached_property
     def parsed(self) -> dict[str, Any]:
         return runs.parse(self.recipe)
@@ -138,17 +148,6 @@ class Run:
         return Records(list(rows["input_ids"]), list(rows["labels"]), count_rows(names, data) - len(rows))
 
 
-def count_rows(names: list[str], data: Any) -> int:
-    """Rows of registered JSON Lines files; what a loader skips is seen by comparing with this."""
-    total = 0
-    for name in names:
-        for file in runs.registered_files(name, data.dataset_dir) or []:
-            if file.suffix != ".jsonl":
-                return 0
-            total += sum(1 for line in file.open(encoding="utf-8") if line.strip())
-    return min(total, data.max_samples or total)
-
-
 CHECKS: list[tuple[str, Callable[[Run], str]]] = []
 
 
@@ -173,24 +172,52 @@ def check_recipe(run: Run) -> str:
 
 
 def mistyped(recipe: dict[str, Any]) -> list[str]:
-    """Keys whose value is text where a number or a switch is expected, or a fraction where a whole number is.
+    """Values that are not of the type that LLaMA-Factory declares for their key, with what to do.
 
-    LLaMA-Factory's parser takes ``learning_rate: "1e-4"`` as it stands, and training raises a TypeError.
+    Its parser takes ``learning_rate: "1e-4"`` or a ``default_system`` that YAML read as a mapping as they stand, and
+    training fails on them, or trains on them.
     """
     from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    found = []
+    found = {}
     for group in (ModelArguments, DataArguments, TrainingArguments, FinetuningArguments):
         hints = typing.get_type_hints(group)
         for key in {field.name for field in fields(group)} & recipe.keys():
-            union = isinstance(hints[key], types.UnionType) or typing.get_origin(hints[key]) is typing.Union
-            kinds = set(typing.get_args(hints[key])) if union else {hints[key]}
-            value, numbers = recipe[key], kinds & {int, float, bool}
-            if isinstance(value, str) and numbers and not kinds - {int, float, bool, type(None)}:
-                found.append(f'{key} is the text "{value}", expected a {min(k.__name__ for k in numbers)}: no quotes')
-            elif isinstance(value, float) and kinds <= {int, type(None)}:
-                found.append(f"{key} is {value}, expected a whole number")
-    return sorted(set(found))
+            value, kinds = recipe[key], typing.get_args(hints[key]) or (hints[key],)
+            named = any(isinstance(kind, type) and issubclass(kind, Enum) for kind in kinds)
+            if value is None or named or (isinstance(value, list) and str in kinds):
+                continue  # LLaMA-Factory turns names into its kinds, and takes lists where it splits text at commas
+            try:
+                any_type = ConfigDict(arbitrary_types_allowed=True)
+                TypeAdapter(hints[key], config=any_type).validate_python(value, strict=True)
+            except ValidationError as error:
+                said = error.errors()[0]["msg"].removeprefix("Input should be ")
+                found[key] = f"{key} is {value!r}, expected {said}: {remedy_for(key, value)}"
+    return [found[key] for key in sorted(found)]
+
+
+def remedy_for(key: str, value: Any) -> str:
+    """How to write a value that YAML read as another kind than was meant."""
+    if isinstance(value, dict):
+        text = ", ".join(f"{name}: {part}" for name, part in value.items())
+        return f"quote it, in the recipe {key}: '{text}', behind the recipe \"{key}='{text}'\""
+    if isinstance(value, str):
+        return "write it without quotes"
+    return "quote it if it is meant as text" if not isinstance(value, list) else "one value, no list"
+
+
+@check("packing")
+def check_packing(run: Run) -> str:
+    """Packed records do not see each other."""
+    data, model = run.parsed["data"], run.parsed["model"]
+    if run.parsed["finetuning"].stage != "sft" or not (data.packing or data.neat_packing):
+        return "off" if run.parsed["finetuning"].stage == "sft" else "no records to keep apart in this stage"
+    if model.use_unsloth:
+        raise UserError("packing with Unsloth lets packed records see each other: packing=false group_by_length=true")
+    if not data.neat_packing:
+        raise UserError("packing without neat_packing lets packed records see each other: neat_packing=true")
+    return "neat_packing: packed records do not see each other"
 
 
 @check("dataset")
@@ -447,24 +474,11 @@ def examine(run: Run) -> list[Row]:
         except UserError as error:
             known = any(row.found == str(error) for row in rows)  # one missing file is one failure
             rows.append(Row(name, "skip" if known else "FAIL", "needs what failed above" if known else str(error)))
+        except (TypeError, ValueError):
+            if not any(row.status == "FAIL" for row in rows):
+                raise
+            rows.append(Row(name, "skip", "needs what failed above"))  # a value of another type, already said
     return rows
-
-
-def without_validation(run: Run) -> list[str]:
-    """Overrides that leave validation out, where the recipe has it and its split is empty or the run too short."""
-    data = run.parsed["data"]
-    names = runs.names_of(data.eval_dataset)
-    if not names:
-        return []
-    registered = read_json(Path(data.dataset_dir) / "dataset_info.json")
-    files = [Path(data.dataset_dir) / registered[n]["file_name"] for n in names if "file_name" in registered.get(n, {})]
-    empty = any(file.exists() and not file.stat().st_size for file in files)
-    steps = steps_of([1] * count_rows(runs.names_of(data.dataset), data), run.parsed, 1)[0]
-    if not empty and (steps >= FEWEST_STEPS or not steps):
-        return []
-    why = "its split is empty" if empty else f"{steps} steps are too short a run"
-    print(f"validation on {', '.join(names)} is left out: {why}")
-    return ["eval_dataset=null", "eval_strategy='no'"]
 
 
 def show_records(run: Run) -> None:
@@ -507,15 +521,13 @@ def main() -> int:
     parser.add_argument("--time", action="store_true", help="run the first steps and foretell the rest from them")
     args = parser.parse_intermixed_args()
     quiet_libraries()
-    run = Run(args.recipe, args.overrides)
-    if more := without_validation(run):
-        run = Run(args.recipe, [*args.overrides, *more])
+    run = Run.planned(args.recipe, args.overrides)
     print("checking the recipe, its records and this machine …", file=sys.stderr, flush=True)
     ready = report(run, examine(run))
     if args.show and ready:
         show_records(run)
     if args.time and ready:
-        print(time_first_steps(args.recipe, args.overrides))
+        print(time_first_steps(run.path, run.overrides))
     return 0 if ready else 1
 
 

@@ -72,9 +72,14 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
     [
         ("learning_rat=1e-4", "recipe", "learning_rat"),
         ("quantization_bit=4 finetuning_type=full", "recipe", "Quantization"),
-        ("learning_rate='1e-4'", "recipe", 'learning_rate is the text "1e-4"'),
-        ("bf16='yes'", "recipe", 'bf16 is the text "yes"'),
-        ("cutoff_len=512.5", "recipe", "cutoff_len is 512.5, expected a whole number"),
+        ("learning_rate='1e-4'", "recipe", "learning_rate is '1e-4', expected a valid number: write it without quotes"),
+        ("bf16='yes'", "recipe", "bf16 is 'yes', expected a valid boolean: write it without quotes"),
+        ("cutoff_len=512.5", "recipe", "cutoff_len is 512.5, expected a valid integer"),
+        ("learning_rate=true", "recipe", "learning_rate is True, expected a valid number"),
+        ("lora_rank=[8]", "recipe", "lora_rank is [8], expected a valid integer: one value, no list"),
+        ("run_name=2024", "recipe", "run_name is 2024, expected a valid string: quote it"),
+        ("default_system=Answer_in_X:_briefly", "recipe", "default_system='Answer in X: briefly'"),
+        ("packing=true", "packing", "neat_packing=true"),
         ("dataset=nobody", "dataset", "no dataset named 'nobody'"),
         ("eval_dataset=nope", "dataset", "no dataset named 'nope'"),
         ("model_name_or_path=no/such-model", "base model", "no/such-model"),
@@ -91,7 +96,7 @@ def test_a_mistake_is_a_failed_row_with_its_remedy(recipe, override, row, says):
 
     if row == "accelerator" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    overrides = [part.replace("'", '"') for part in override.split()]
+    overrides = [part.replace("'", '"').replace("_in_X:_", " in X: ") for part in override.split()]
     found = failures(recipe, overrides)
     assert row in found, found
     assert says in found[row]
@@ -119,24 +124,43 @@ def test_a_validation_split_is_read_and_must_not_be_trained_on(tmp_path, recipe)
     ("val", "overrides", "left_out"),
     [
         ("", "num_train_epochs=9", "its split is empty"),
+        (None, "num_train_epochs=9", "its split is empty"),
         ("same", "num_train_epochs=1", "3 steps are too short"),
+        ("same", "num_train_epochs=9 dataset=other_train", "other_train has no split other_val"),
         ("same", "num_train_epochs=9", None),
     ],
 )
 def test_validation_is_left_out_where_it_would_stop_the_run_or_say_nothing(
     tmp_path, recipe, capsys, val, overrides, left_out
 ):
-    """The overrides that leave it out are part of the run's identity."""
+    """Left out by overrides, part of the identity. Prepare does not register an empty split (None)."""
     (tmp_path / "val.jsonl").write_text((tmp_path / "test.jsonl").read_text() if val else "")
-    write_registry(tmp_path, demo_train="train.jsonl", demo_test="test.jsonl", demo_val="val.jsonl")
-    given = [overrides, "eval_dataset=demo_val", "eval_strategy=steps", "eval_steps=0.2"]
-    more = preflight.without_validation(preflight.Run(str(recipe), given))
-    assert bool(more) == bool(left_out)
-    if left_out:
-        assert left_out in capsys.readouterr().out
-    parsed = preflight.Run(str(recipe), [*given, *more]).parsed
-    assert (parsed["data"].eval_dataset is None) == bool(left_out)
-    assert parsed["training"].do_eval == (not left_out)
+    (tmp_path / "demo_val.jsonl").write_text("")
+    names = {"demo_train": "train.jsonl", "other_train": "train.jsonl", "demo_test": "test.jsonl"}
+    write_registry(tmp_path, **names | ({} if val is None else {"demo_val": "val.jsonl"}))
+    validating(recipe, "demo_val")
+    run = preflight.Run.planned(str(recipe), overrides.split())
+    assert (run.parsed["data"].eval_dataset is None) == bool(left_out)
+    assert run.parsed["training"].do_eval == (not left_out)
+    assert (left_out or "") in capsys.readouterr().out
+    assert bool(left_out) == ("eval_dataset=null" in run.identity["overrides"])
+
+
+def validating(recipe: Path, split: str) -> None:
+    """Give the recipe validation on a split."""
+    recipe.write_text(recipe.read_text() + f"eval_dataset: {split}\neval_strategy: steps\neval_steps: 0.2\n")
+
+
+def test_own_data_is_validated_on_its_own_split(tmp_path, recipe):
+    """As `make train ARGS="dataset_dir=data/own dataset=own_train"` with yamls/qlora.yaml, which names med_o1_val."""
+    shutil.copy(tmp_path / "test.jsonl", tmp_path / "val.jsonl")
+    write_registry(tmp_path, own_train="train.jsonl", own_val="val.jsonl")
+    validating(recipe, "med_o1_val")
+    run = preflight.Run.planned(str(recipe), ["dataset=own_train", "num_train_epochs=9"])
+    assert run.parsed["data"].eval_dataset == ["own_val"]
+    named = preflight.Run.planned(str(recipe), ["dataset=own_train", "num_train_epochs=9", "eval_dataset=nope"])
+    found = {row.name: row.found for row in preflight.examine(named) if row.status == "FAIL"}
+    assert "no dataset named 'nope'" in found["dataset"], "what was asked for is not replaced"
 
 
 THOUGHT = "<think>\nFirst the temperature.\n</think>\n\nRest."

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from scripts.common import ROOT
+from scripts.train.preflight import mistyped
 
 RECIPES = sorted(path for folder in ("yamls", "examples") for path in (ROOT / folder).glob("*.yaml"))
 TRAINING = [path for path in RECIPES if "do_train" in yaml.safe_load(path.read_text())]
@@ -71,6 +72,16 @@ def test_one_recipe_one_output_directory():
         assert recipe["output_dir"] == f"saves/{path.stem}", path
         assert not recipe.get("overwrite_output_dir"), f"{path}: would lose the run before"
         assert "max_samples" not in recipe, f"{path}: would train on a part in silence"
+
+
+def test_values_have_the_types_that_llama_factory_declares():
+    assert [found for path in TRAINING for found in mistyped(load(path))] == []
+
+
+def test_the_best_checkpoint_is_chosen_only_where_there_are_several_epochs():
+    for path in TRAINING:
+        recipe = load(path)
+        assert not recipe.get("load_best_model_at_end") or recipe["num_train_epochs"] >= 2, path
 
 
 def test_the_main_recipe_is_the_one_the_project_promises():
