@@ -204,7 +204,7 @@ def judge_controls(rows: list[dict], judge: Judge, store: Store) -> dict[str, An
 
 def judge_all(run: Any, pairs: list[dict], answers: list[dict]) -> None:
     """Both kinds of judging and the judge's own controls, written as ``freeform.json`` and ``pairwise.json``."""
-    judge = Judge(run.judge["url"], run.judge["model"], run.judge["key"])
+    judge = run.judge
     prompts = {path.name: file_hash(path) for path in sorted(PROMPTS.glob("*.txt"))}
     store = Store(run.folder / "verdicts.jsonl")
     about = {"judge": judge.identity, "prompts": prompts}

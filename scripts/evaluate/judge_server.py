@@ -5,6 +5,7 @@ Retries and time-outs are the openai package's own. It is asked asynchronously: 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,20 @@ class Judge:
         except (ImportError, ValueError) as error:
             raise UserError(f"{self.url}: the proxy on the way cannot be used: {first_line(error)}") from error
         return openai.AsyncOpenAI(base_url=self.url, api_key=key, max_retries=self.retries, http_client=http)
+
+    def check(self) -> None:
+        """Ask something small, before models are asked for hours. Raises UserError where it cannot be asked."""
+
+        async def once() -> None:
+            async with self.client() as client:
+                await self.ask(client, "Say [[tie]] and nothing else.")
+
+        try:
+            asyncio.run(once())
+        except GaveUp as error:
+            raise UserError(f"{self.url}: the judge {self.model} does not answer ({error})") from error
+        except Unscored:
+            pass  # it answers, if only that it will not
 
     async def ask(self, client: Any, prompt: str) -> str:
         """Its text. Raises Unscored, GaveUp, or UserError where it cannot be asked at all."""

@@ -14,6 +14,7 @@ from scripts.common import ROOT, read_json
 from scripts.evaluate import forms, perplexity, vllm
 from scripts.evaluate import server as servers
 from scripts.evaluate.engines import LoadedModel, LocalEngine
+from scripts.evaluate.judge_server import Judge
 from scripts.evaluate.settings import measure_speed, read_settings, settle
 from scripts.evaluate.stats import smallest_visible_difference
 from scripts.evaluate.steps import Evaluation, choose_base_form
@@ -35,8 +36,8 @@ def plan_evaluation(options: argparse.Namespace) -> Evaluation:
     set_aside_others(folder, about)
     run = Evaluation(subject, settings, folder, {}, {}, about, None, records, str(data) if data else None)
     if options.judge_url:
-        key = os.environ.get("JUDGE_API_KEY", "")
-        run.judge = {"url": options.judge_url, "model": options.judge_model, "key": key}
+        run.judge = Judge(options.judge_url, options.judge_model, os.environ.get("JUDGE_API_KEY", ""))
+        run.judge.check()
     tell_start(about, len(run_sides(run, options)), len(records), folder)
     return run
 

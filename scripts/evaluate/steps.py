@@ -20,6 +20,7 @@ from scripts.evaluate import accuracy, controls, forms, judge, perplexity, texts
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel
 from scripts.evaluate.generate import Form, Item, Limits, ask
 from scripts.evaluate.instructions import load_prompts, score
+from scripts.evaluate.judge_server import Judge
 from scripts.evaluate.read import split_reasoning
 from scripts.evaluate.settings import Settings
 from scripts.evaluate.stats import compare
@@ -42,7 +43,7 @@ class Evaluation:
     loaded: LoadedModel | None = None
     records: list[dict] = field(default_factory=list)
     held_out: str | None = None
-    judge: dict[str, Any] | None = None  # url and model of a judge
+    judge: Judge | None = None
     base_chosen: dict[str, Any] = field(default_factory=dict)  # how the base model's form was settled
 
     @property
@@ -244,8 +245,8 @@ def pairs_of(run: Evaluation, rows: list[dict]) -> list[dict]:
 
 
 def run_steps(run: Evaluation) -> None:
-    """All wanted steps that ask the models, in order; what a step lacks is said and left out."""
-    steps, rows = run.settings.steps, []
+    """All wanted steps that ask the models, in order, a judge last; what a step lacks is said and left out."""
+    steps, rows, pairs = run.settings.steps, [], []
     if "answers" in steps:
         show_answers(run)
     if "accuracy" in steps:
@@ -254,12 +255,12 @@ def run_steps(run: Evaluation) -> None:
         follow_instructions(run)
     if "format" in steps and run.records:
         pairs = pairs_of(run, answered := check_format(run))
-        if "judge" in steps and pairs and run.judge:
-            judge.judge_all(run, pairs, answered)
-        elif "judge" in steps:
-            print("no --judge-url: free-form accuracy and pairwise preference are left out", flush=True)
     if "controls" in steps and rows:
         run_controls(run, rows)
+    if "judge" in steps and pairs and run.judge:
+        judge.judge_all(run, pairs, answered)
+    elif "judge" in steps and pairs:
+        print("no --judge-url: free-form accuracy and pairwise preference are left out", flush=True)
 
 
 def choose_base_form(run: Evaluation, form: Any) -> None:

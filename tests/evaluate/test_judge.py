@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
-from scripts.common import ROOT, UserError
+from scripts.common import ROOT, UserError, read_json, write_json
 from scripts.evaluate import judge
 from scripts.evaluate.judge_server import Judge
 from scripts.evaluate.store import Store
@@ -138,6 +140,33 @@ def test_a_judge_that_cannot_be_asked_is_told_in_one_line(tmp_path):
     with serve(Script(lambda request: "")) as url, pytest.raises(UserError, match="--judge-model"):
         judge.pairwise([pair(0)], Judge(url, "other"), store)
     assert not store.rows
+
+
+def test_a_judge_is_checked_before_models_are_asked():
+    with pytest.raises(UserError, match="does not answer"):
+        Judge("http://127.0.0.1:9/v1", "gone", retries=0).check()
+    with serve(Script(lambda request: "", key="secret")) as url, pytest.raises(UserError, match="JUDGE_API_KEY"):
+        Judge(url, "scripted").check()
+    with serve(Script(lambda request: "", faults=["filter"])) as url:
+        Judge(url, "scripted").check()
+
+
+def test_result_files_hold_judge_controls_and_what_was_left_unscored(tmp_path):
+    @contextmanager
+    def step(name):
+        result = {}
+        yield result
+        write_json(tmp_path / f"{name}.json", result)
+
+    about = {"lang": "en", "question": "Q1?", "reference": "R"}
+    answers = [{"id": "a", "model": side, "answer": "yes", **about} for side in ("base", "tuned")]
+    with serve(Script(lambda request: "[[tie]]" if "[Answer A]" in request.prompt else "I cannot say")) as url:
+        run = SimpleNamespace(judge=Judge(url, "scripted"), folder=tmp_path, step=step)
+        judge.judge_all(run, [pair(i) for i in range(3)], answers)
+    pairwise, freeform = (read_json(tmp_path / f"{name}.json") for name in ("pairwise", "freeform"))
+    assert pairwise["controls"] == {name: {"n": 3, "wrong": 0} for name in ("identical", "swapped", "padded")}
+    assert pairwise["judge"]["model"] == "scripted"
+    assert freeform["base"]["unscored"] == 1.0
 
 
 def test_no_proxy_on_the_way_to_this_machine(tmp_path, monkeypatch):
