@@ -135,6 +135,8 @@ class Run:
         """Registered datasets through LLaMA-Factory's loader and processor, at full length and one record a row."""
         from llamafactory.data import get_dataset
 
+        for name in names:
+            runs.registered_files(name, self.parsed["data"].dataset_dir)
         data = copy.copy(self.parsed["data"])
         data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
         data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
@@ -225,10 +227,10 @@ def check_datasets(run: Run) -> str:
     """Every dataset, that of validation too, is registered, present and has records."""
     names = runs.names_of(run.parsed["data"].dataset)
     validation = runs.names_of(run.parsed["data"].eval_dataset)
-    for name in [*names, *validation]:
-        runs.registered_files(name, run.parsed["data"].dataset_dir)
     stage = run.parsed["finetuning"].stage
     if stage != "sft":
+        for name in names:
+            runs.registered_files(name, run.parsed["data"].dataset_dir)
         return f"{', '.join(names)}; stage {stage}: the records themselves are not looked at"
     lost = run.records.lost
     if lost > 0:
@@ -279,8 +281,9 @@ def check_template(run: Run) -> str:
     if not tokenizer.chat_template:
         raise Skip("the tokenizer brings no chat template to compare with")
     question = "What causes fever? 发热的原因？"
-    official = official_prompt(tokenizer, question, data.default_system).partition(run.format.frame().marks[0])[0]
-    trained = run.format.decode(run.format.encode_prompt(question))
+    mark = run.format.frame().marks[0]  # where the thought begins; with thinking off, an empty one ends the prompt
+    official = official_prompt(tokenizer, question, data.default_system).partition(mark)[0]
+    trained = run.format.decode(run.format.encode_prompt(question)).partition(mark)[0]
     if trained != official:
         raise UserError(
             f"{data.template} gives {trained!r}, the tokenizer's own {official!r}; set `template` to that of this model"

@@ -102,6 +102,12 @@ def test_a_mistake_is_a_failed_row_with_its_remedy(recipe, override, row, says):
     assert says in found[row]
 
 
+def test_one_mistake_is_one_failure(recipe):
+    """Thinking off is no wrong template, and a missing dataset is said once."""
+    assert list(failures(recipe, "enable_thinking=false")) == ["thoughts"]
+    assert list(failures(recipe, "dataset=nobody")) == ["dataset"]
+
+
 def test_a_system_text_is_said(recipe):
     row = examine(recipe, ["default_system=You are a careful doctor."])["thoughts"]
     assert row.status == "warn"
