@@ -1,11 +1,12 @@
-"""Preparing, measured: corpora from real text with planted dirt, and the peers on the same rows in the same run.
+"""Preparing, measured: corpora of real text with planted faults, and the peers on the same rows in the same run.
 
-    python -m scripts.bench.prepare                              # 10^3 and 10^4 records, a few minutes
-    python -m scripts.bench.prepare --sizes 10000 100000 --json docs/figures/prepare.json
+    python -m scripts.bench.prepare                                  # 1,000 and 10,000 records, a few minutes
+    python -m scripts.bench.prepare --sizes 20000 --seed 7 --json docs/prepare.json
 
-Real text is in the folder --text where there is one, else data/sample.jsonl; questions are put together from real
-sentences. Prints, per size: recall and precision on what was planted, the floor (reading and tokenising once), seconds
-of all steps together, peak memory of all processes, and the same for datatrove's MinHash and open-r1's 8-grams.
+Real text is in the folder --text (default: ../shared). Clean questions and reasoning are put together from real
+sentences; cuts, refusals, loops and foreign reasoning are planted into real records. Prints for each size recall and
+precision of what was planted, the floor (reading and tokenising once), seconds and peak memory of all steps together,
+and the same for datatrove's MinHash and open-r1's 8-grams.
 """
 
 from __future__ import annotations
@@ -22,314 +23,345 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from scripts.common import ROOT, UserError, git_commit, machine, read_jsonl, run_main, write_json, write_jsonl
 
 SENTENCES = {"en": re.compile(r"(?<=[.?!])\s+"), "zh": re.compile(r"(?<=[。？！，；,?!])\s*")}
-REFUSED = {"en": "I'm sorry, but I can't help with that.", "zh": "抱歉，我无法提供医疗建议。"}
-CUT = {"en": " and the", "zh": "，因为"}
-
-
-def looping(text: str) -> str:
-    """A text that falls into a loop."""
-    return text[:200] + (text[:60] + "。. ") * 30
-
-
-def endless(text: str) -> str:
-    """Far more text than a record may have, without a loop."""
-    return "".join(random.Random(number).choice(text) for number in range(20_000)) + "."
-
-
-# Every kind of dirt: what it does to a clean row; its name is the reason that must be given.
-DIRT: dict[str, Callable[[dict], dict]] = {
-    "no_reasoning": lambda r: r | {"Complex_CoT": " "},
-    "no_answer": lambda r: {k: v for k, v in r.items() if k != "Response"},
-    "not_text": lambda r: r | {"Question": 7},
-    "special_token": lambda r: r | {"Response": r["Response"] + " <｜User｜>" + r["Question"]},
-    "think_tag": lambda r: r | {"Complex_CoT": "So </think> " + r["Complex_CoT"]},
-    "reasoning_is_answer": lambda r: r | {"Response": r["Complex_CoT"]},
-    "looping_reasoning": lambda r: r | {"Complex_CoT": looping(r["Complex_CoT"])},
-    "cut_off_reasoning": lambda r: r | {"Complex_CoT": r["Complex_CoT"].rstrip(".。!！?？") + CUT[r["lang"]]},
-    "wrong_language": lambda r: r | {"lang": {"en": "zh", "zh": "en"}[r["lang"]]},
-    "refusal": lambda r: r | {"Response": REFUSED[r["lang"]]},
-    "too_long": lambda r: r | {"Complex_CoT": endless(r["Complex_CoT"])},
+GLUE = {"en": " ", "zh": ""}
+# What makes another question of one: a sentence that both have, in which one word differs.
+CONTRASTS: dict[str, dict[str, tuple[str, str]]] = {
+    "number": {
+        "en": ("The count was {} at the first visit.", "4 11 17 23 38 46 52 69 74 88"),
+        "zh": ("入院时计数为{}。", "4 11 17 23 38 46 52 69 74 88"),
+    },
+    "age": {
+        "en": ("This is about a {}-year-old.", "3 9 16 24 31 45 57 63 72 85"),
+        "zh": ("患者今年{}岁。", "3 9 16 24 31 45 57 63 72 85"),
+    },
+    "side": {
+        "en": ("The pain is in the {} leg.", "left right"),
+        "zh": ("疼痛在{}下肢。", "左侧 右侧"),
+    },
+    "drug": {
+        "en": (
+            "So far only {} was given.",
+            "warfarin heparin apixaban aspirin clopidogrel metformin glipizide insulin digoxin amiodarone lisinopril "
+            "losartan metoprolol amlodipine furosemide spironolactone atorvastatin omeprazole ranitidine ondansetron "
+            "amoxicillin cefazolin azithromycin vancomycin gentamicin doxycycline levofloxacin fluconazole acyclovir "
+            "rifampin isoniazid prednisone methotrexate allopurinol colchicine lithium haloperidol clozapine sertraline",
+        ),
+        "zh": (
+            "目前只用过{}。",
+            "华法林 肝素 阿司匹林 氯吡格雷 二甲双胍 格列吡嗪 胰岛素 地高辛 胺碘酮 卡托普利 缬沙坦 美托洛尔 硝苯地平 呋塞米 "
+            "螺内酯 阿托伐他汀 奥美拉唑 雷尼替丁 阿莫西林 头孢曲松 阿奇霉素 万古霉素 庆大霉素 多西环素 左氧氟沙星 氟康唑 "
+            "阿昔洛韦 利福平 异烟肼 泼尼松 甲氨蝶呤 别嘌醇 秋水仙碱 碳酸锂 氟哌啶醇 氯氮平 舍曲林 布洛芬 吗啡 六味地黄丸",
+        ),
+    },
 }
-REPAIRED: tuple[Callable[[str], str], ...] = (
-    lambda text: f"<p>{text}</p>&nbsp;",
-    lambda text: text.replace(" ", "\u00a0 ") + "\r\n",
-    lambda text: "\ufeff" + text,
-)
+DEMANDS = {
+    "en": (
+        "What should be done next?|How should this be treated at home?|Which complication is to be feared most?|"
+        "And what is the mechanism behind it?|Please also explain how this can be prevented.|Why does this happen?"
+    ),
+    "zh": "下一步应该怎么处理？|并说明应如何预防。|另外，最需要警惕哪种并发症？|其发病机制是什么？|为什么会这样？|同时应做哪些检查？",
+}
+REFUSALS = {
+    "en": (
+        "I'm sorry, but I can't help with that.|I am unable to provide medical advice.|As an AI language model, I cannot "
+        "diagnose.|I apologize, but I cannot answer this question.|Sorry, I can't assist with this request.|I cannot "
+        "provide a diagnosis. Please see a doctor.|Unfortunately, I cannot give you specific medical advice.|I'm not able "
+        "to help with that.|I must decline to answer this question.|I won't provide that information."
+    ),
+    "zh": (
+        "抱歉，我无法提供医疗建议。|对不起，我不能回答这个问题。|作为一个人工智能助手，我不能给出诊断。|很抱歉，我无法为您诊断，请咨询医生。|"
+        "很遗憾，我不能提供这方面的信息。|抱歉，这个问题我无法回答。|作为AI模型，我无法替代医生，请尽快就医。|我无法提供具体的用药建议。"
+    ),
+}
+Row = dict
+Plant = Callable[[Row, random.Random, Row], Row]  # a real record, chance, a real record in the other language
 
 
-def sentences(items: list[dict], text: Path) -> dict[str, dict[str, list[str]]]:
-    """Pools of real sentences: by language, for questions ("ask") and for reasoning ("think")."""
-    pools: dict[str, dict[str, list[str]]] = {lang: {"ask": [], "think": []} for lang in ("en", "zh")}
-
-    def add(lang: str, use: str, words: str) -> None:
-        low, high = (30, 200) if lang == "en" else (6, 40)
-        pools[lang][use] += [s.strip() for s in SENTENCES[lang].split(words) if low < len(s.strip()) < high]
-
-    for item in items:
-        add(item["lang"], "ask", item["question"])
-    if (text / "data").is_dir():
-        for row in json.loads((text / "data/raw/medical_o1_demo_en.json").read_text("utf-8")):
-            add("en", "ask", row["Question"])
-            add("en", "think", f"{row['Complex_CoT']} {row['Response']}")
-        for row in json.loads((text / "data/raw/cmedqa2_zh.json").read_text("utf-8")):
-            add("zh", "ask", row["input"])
-            add("zh", "think", row["output"])
-    else:
-        for line in (ROOT / "data/sample.jsonl").read_text("utf-8").splitlines():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                continue  # planted for the cleaning
-            lang = "en" if row["Question"].isascii() else row.get("lang", "zh")
-            add(lang, "ask", row["Question"])
-            add(lang, "think", f"{row['Complex_CoT']} {row['Response']}")
-    return {lang: {use: sorted(set(pool)) for use, pool in uses.items()} for lang, uses in pools.items()}
+def cut(text: str, rng: random.Random) -> str:
+    """A text cut at a random place of its second half, as a limit on tokens cuts it."""
+    place = rng.randrange(len(text) // 2, len(text) - 3)
+    return text[:place]
 
 
-def benchmark_items(folder: Path, text: Path) -> tuple[list[dict], list[dict]]:
-    """Half of the real benchmark items (stems of six characters and more) to leak, other text for clean questions."""
-    from scripts.prepare.benchmarks import convert
+def loop(text: str, rng: random.Random) -> str:
+    """A text that falls into a loop: a sentence, two in turn, or a few words, again and again."""
+    parts = [part for part in re.split(r"(?<=[.。？！?!，,])", text) if len(part) > 4]
+    start = rng.randrange(max(1, len(parts) - 3))
+    said = "".join(parts[start : start + rng.choice((1, 2, 3))])
+    return text[: rng.randrange(len(text) // 3, len(text))] + said * rng.randrange(5, 30)
+
+
+PLANTS: dict[str, Plant] = {
+    "cut_off_reasoning": lambda r, rng, _: r | {"Complex_CoT": cut(r["Complex_CoT"], rng)},
+    "cut_off_answer": lambda r, rng, _: r | {"Response": cut(r["Response"], rng)},
+    "looping_reasoning": lambda r, rng, _: r | {"Complex_CoT": loop(r["Complex_CoT"], rng)},
+    "looping_answer": lambda r, rng, _: r | {"Response": loop(r["Response"], rng)},
+    "refusal": lambda r, rng, _: r | {"Response": rng.choice(REFUSALS[r["lang"]].split("|"))},
+    "mixed_language": lambda r, rng, o: (
+        r | rng.choice(({"Complex_CoT": o["Complex_CoT"]}, {"Response": o["Response"]}))
+    ),
+    "no_reasoning": lambda r, *_: r | {"Complex_CoT": " "},
+    "special_token": lambda r, *_: r | {"Response": r["Response"] + " <｜User｜>" + r["Question"]},
+    "reasoning_is_answer": lambda r, *_: r | {"Response": r["Complex_CoT"]},
+    "wrong_language": lambda r, *_: r | {"lang": {"en": "zh", "zh": "en"}[r["lang"]]},
+}
+
+
+def real_records(text: Path) -> dict[str, list[Row]]:
+    """Real records by language, as they lie: question, reasoning, answer."""
+    from scripts.prepare.records import Record, read_source
+
+    raw = text / "data/raw"
+    theirs = {"Question": "question", "Complex_CoT": "think", "Response": "answer"}
+    sources = {"medical_o1_demo_en.json": {}, "medical_o1_zh_alpaca.jsonl": {}, "delicate_r1_zh.jsonl": theirs}
+    found: dict[str, list[Row]] = {"en": [], "zh": []}
+    for name, columns in sources.items():
+        lang = "en" if "_en" in name else "zh"
+        for record in read_source(str(raw / name), columns):
+            if isinstance(record, Record) and min(len(record.thought), len(record.answer)) > 60:
+                row = {"Question": record.question, "Complex_CoT": record.thought, "Response": record.answer}
+                found[lang].append(row | {"lang": lang})
+    return found
+
+
+def benchmark_items(folder: Path, text: Path) -> tuple[list[Row], dict[str, list[str]]]:
+    """Write half of the real benchmarks' items into ``folder`` to leak; other real questions, by language.
+
+    These are MedQA's other half without the sentence that asks, and patients' questions of cMedQA2.
+    """
+    from scripts.prepare.benchmarks import convert, local_rows
     from scripts.prepare.items import read_items
 
-    if (text / "data").is_dir():
-        files = [*sorted((text / "data/eval").glob("*.jsonl")), *sorted((text / "data/eval_zh").glob("*.json"))]
-    else:
-        files = sorted((ROOT / "data/benchmarks").glob("medcot_*.jsonl"))
-    leaked, free = [], []
-    for file in files:
-        name = {"mmlu": "mmlu_medical", "mmlu-pro": "mmlu_pro_health"}.get(file.stem, file.stem)
-        array = file.suffix == ".json"
-        rows = json.loads(file.read_text("utf-8")) if array else [row for _, row in read_jsonl(file)]
-        items = read_items(file) if name.startswith("medcot") else convert(name, rows, file.name)[0]
-        if file.stem in ("pubmedqa", "medqa"):  # abstracts and vignettes, their last sentence (the question) left out
-            spare = items if file.stem == "pubmedqa" else items[1::2]
-            free += [item | {"question": "\n".join(SENTENCES["en"].split(item["question"])[:-1])} for item in spare]
-        if file.stem != "pubmedqa":
-            chosen = [item for item in items[::2] if len(item["question"]) >= 6]
-            write_jsonl(folder / f"{file.stem}.jsonl", (item | {"id": str(n)} for n, item in enumerate(chosen)))
-            leaked += chosen
+    names = {"medqa": "eval/medqa.jsonl", "medmcqa": "eval/medmcqa.jsonl", "cmexam": "eval_zh/cmexam.json"}
+    names |= {"medqa_zh": "eval_zh/medqa_zh.json"}
+    leaked, free = [], {}
+    for name, file in names.items():
+        source = str(text / "data" / file)
+        items, _ = convert(name, list(local_rows(source)), source)
+        write_jsonl(folder / f"{name}.jsonl", [item for item in items[::2] if len(item["question"]) >= 6])
+        leaked += read_items(folder / f"{name}.jsonl")
+        if name == "medqa":
+            free["en"] = [" ".join(SENTENCES["en"].split(item["question"])[:-1]) for item in items[1::2]]
+    free["zh"] = [row["input"] for row in local_rows(str(text / "data/raw/cmedqa2_zh.json"))]
     return leaked, free
 
 
-def edit(text: str, lang: str, share: float, rng: random.Random, pool: list[str]) -> str:
-    """Replace, drop or insert ``share`` of the words (en) or characters (zh), at places drawn at random."""
-    parts, glue = (text.split(), " ") if lang == "en" else (list(text), "")
-    other = rng.choice(pool)
-    spare = other.split() if lang == "en" else list(other)
-    for place in sorted(rng.sample(range(len(parts)), round(share * len(parts))), reverse=True):
+def sentences(rows: list[str], lang: str) -> list[str]:
+    """Real sentences of middling length."""
+    low, high = (30, 200) if lang == "en" else (6, 40)
+    parts = {part.strip() for text in rows for part in SENTENCES[lang].split(text)}
+    return sorted(part for part in parts if low < len(part) < high)
+
+
+def edit(text: str, lang: str, share: float, rng: random.Random) -> str:
+    """Replace, drop or insert ``share`` of the words (en) or characters (zh); what holds a digit stays."""
+    parts = text.split() if lang == "en" else list(text)
+    spare = (
+        "really quite some other such kindly well also thus same with about".split()
+        if lang == "en"
+        else "的了呢啊也就会很这那又"
+    )
+    places = [place for place, part in enumerate(parts) if not any(map(str.isdigit, part))]
+    for place in sorted(rng.sample(places, min(len(places), round(share * len(parts)))), reverse=True):
         parts[place : place + 1] = rng.choice(([rng.choice(spare)], [], [parts[place], rng.choice(spare)]))
-    return glue.join(parts)
+    return GLUE[lang].join(parts)
 
 
-def reorder(text: str, lang: str, rng: random.Random) -> str:
-    """The same sentences in another order."""
-    parts = SENTENCES[lang].split(text)
-    rng.shuffle(parts)
-    return (" " if lang == "en" else "").join(parts)
-
-
-def folded(item: dict, rng: random.Random) -> str:
-    """A benchmark item with its options written into the question."""
+def leak(item: Row, kind: str, rng: random.Random, traditional: Callable[[str], str]) -> str:
+    """A benchmark item as it leaks: as it is, edited, with its options, or in another writing."""
+    text, lang = item["question"], item["lang"]
+    if kind == "leak_edited":
+        return edit(text, lang, rng.uniform(0.02, 0.1), rng)
+    if kind == "leak_disguised" and lang == "zh":
+        return traditional(text)
+    if kind == "leak_disguised":
+        return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
     mark = rng.choice((". ", ") ", "、"))
-    return item["question"] + "\n" + "\n".join(f"{letter}{mark}{text}" for letter, text in item["options"].items())
+    options = "\n".join(f"{letter}{mark}{option}" for letter, option in item["options"].items())
+    return f"{text}\n{options}" if kind == "leak_folded" else text
 
 
-def disguised(text: str, lang: str, traditional: Callable[[str], str]) -> str:
-    """Full-width for half-width (en), traditional for simplified (zh)."""
-    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text) if lang == "en" else traditional(text)
-
-
-def corpus(size: int, seed: int, items: list[dict], pools: dict, reasoning: float = 1) -> Iterator[tuple[dict, dict]]:
-    """``size`` raw rows with their truth ``{"kind", "lang", "of"}``; ``of``: the original's number.
-
-    ``reasoning`` scales the length of the reasoning (1: about 25 sentences)."""
+def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], text: Path) -> Iterator[tuple[Row, Row]]:
+    """``size`` raw rows, each with its truth: ``kind``, ``lang`` and ``of``, the number of the row it was made from."""
     import opencc
 
-    rng, traditional = random.Random(seed), opencc.OpenCC("s2t").convert
-    by_lang = {lang: [item for item in items if item["lang"] == lang] for lang in ("en", "zh")}
-    clean: list[tuple[int, dict]] = []
+    rng, traditional, real = random.Random(seed), opencc.OpenCC("s2t").convert, real_records(text)
+    ask = {lang: sentences(free[lang], lang) for lang in GLUE}
+    think = {lang: sentences([f"{r['Complex_CoT']} {r['Response']}" for r in real[lang]], lang) for lang in GLUE}
+    own_items = {lang: [item for item in items if item["lang"] == lang] for lang in GLUE}
+    clean: list[tuple[int, Row]] = []
+    waiting: list[tuple[Row, Row]] = []
+
+    def draw(pool: list[str], lang: str, low: int, high: int) -> str:
+        text = GLUE[lang].join(rng.choices(pool, k=rng.randint(low, high))).rstrip("，,；;： ")
+        return text if text.endswith((".", "?", "!", "。", "？", "！")) else text + ("." if lang == "en" else "。")
+
     for number in range(size):
         lang = rng.choice(("en", "zh"))
-        ask, think = pools[lang]["ask"], pools[lang]["think"]
-        glue, (low, high) = (" ", (4, 6)) if lang == "en" else ("", (6, 10))
-        draw = lambda pool, count, glue=glue: glue.join(rng.choices(pool, k=count))  # noqa: E731
-        count = max(4, round(reasoning * (rng.randint(14, 28) if lang == "en" else rng.randint(30, 70))))
-        thought = draw(think, count).rstrip("，,；; ")
-        row = {"Question": draw(ask, rng.randint(low, high)), "Complex_CoT": thought + ("." if lang == "en" else "。")}
-        row |= {"Response": draw(think, 4).rstrip("，,；; ") + ("." if lang == "en" else "。"), "lang": lang}
+        row = {"Question": draw(ask[lang], lang, *((4, 6) if lang == "en" else (6, 10)))}
+        row["Complex_CoT"] = draw(think[lang], lang, *((14, 28) if lang == "en" else (30, 70)))
+        row |= {"Response": draw(think[lang], lang, 4, 4), "lang": lang}
         truth, fate = {"kind": "clean", "lang": lang, "of": number}, rng.random()
-        if fate < 0.07 and (own := [pair for pair in clean[-400:] if pair[1]["lang"] == lang]):
-            truth["of"], original = rng.choice(own)
-            question = original["Question"]
-            if fate < 0.02:
-                truth["kind"] = "duplicate_exact"
-            elif fate < 0.055:
-                truth["kind"], question = "duplicate_near", edit(question, lang, rng.uniform(0.05, 0.2), rng, ask)
-            else:
-                truth["kind"], question = "duplicate_near", reorder(edit(question, lang, 0.05, rng, ask), lang, rng)
+        same = [pair for pair in clean[-300:] if pair[1]["lang"] == lang]
+        if waiting and fate < 0.3:
+            row, truth = waiting.pop(rng.randrange(len(waiting)))
+        elif fate < 0.36 and same:
+            truth["of"], original = rng.choice(same)
+            truth["kind"] = rng.choice(("near_edited", "near_edited", "near_moved", "duplicate_exact"))
+            row["Question"] = original["Question"]
+            if truth["kind"] == "near_edited":
+                row["Question"] = edit(row["Question"], lang, rng.uniform(0.05, 0.2), rng)
+            elif truth["kind"] == "near_moved":
+                parts = SENTENCES[lang].split(row["Question"])
+                row["Question"] = edit(GLUE[lang].join(rng.sample(parts, len(parts))), lang, 0.05, rng)
+        elif fate < 0.40:
+            kind = rng.choice((*CONTRASTS, "demand"))
+            question, other = row["Question"], row["Question"] + GLUE[lang] + rng.choice(DEMANDS[lang].split("|"))
+            if kind != "demand":
+                frame, words = CONTRASTS[kind][lang]
+                one, two = rng.sample(words.split(), 2)
+                question, other = (f"{frame.format(word)}{GLUE[lang]}{row['Question']}" for word in (one, two))
             row["Question"] = question
-        elif fate < 0.10:
-            item = rng.choice(by_lang[lang])
-            kind = rng.choice(("leak_verbatim", "leak_edited", "leak_folded", "leak_disguised"))
-            text = folded(item, rng) if kind == "leak_folded" else item["question"]
-            text = edit(text, lang, rng.uniform(0.02, 0.1), rng, ask) if kind == "leak_edited" else text
-            row["Question"] = disguised(text, lang, traditional) if kind == "leak_disguised" else text
-            truth["kind"], truth["length"] = kind, len(item["question"].split() if lang == "en" else item["question"])
-        elif fate < 0.13:
-            truth["kind"] = rng.choice(list(DIRT))
-            row = DIRT[truth["kind"]](row)
-        elif fate < 0.15:
-            row["Question"] = rng.choice(REPAIRED)(row["Question"])
+            copy = row | {"Question": other, "Complex_CoT": draw(think[lang], lang, 20, 28)}
+            waiting.append((copy, {"kind": f"other_{kind}", "lang": lang, "of": number}))
+        elif fate < 0.46:
+            item = rng.choice(own_items[lang])
+            where = rng.choice(("Question", "Question", "Complex_CoT", "Response"))
+            kinds = ("leak_verbatim", "leak_edited", "leak_folded", "leak_disguised")
+            truth["kind"] = rng.choice(kinds) if where == "Question" else rng.choice(kinds[:3:2])
+            said = leak(item, truth["kind"], rng, traditional)
+            if where != "Question":
+                truth["kind"] = truth["kind"].replace("leak", f"quote_{'thought' if 'CoT' in where else 'answer'}")
+                said = f"{draw(think[lang], lang, 3, 5)}\n{said}\n{row[where]}"
+            row[where] = said
+            truth["tokens"] = len(item["question"].split() if lang == "en" else item["question"])
+        elif fate < 0.58:
+            truth["kind"] = rng.choice(list(PLANTS))
+            other = rng.choice(real[{"en": "zh", "zh": "en"}[lang]])
+            row = PLANTS[truth["kind"]](rng.choice(real[lang]) | {"Question": row["Question"]}, rng, other)
         else:
             clean.append((number, row))
         yield row, truth
 
 
-def write_corpus(path: Path, size: int, seed: int, items: list[dict], pools: dict, reasoning: float) -> list[dict]:
-    """Write the rows as JSON lines; their truth, line by line."""
-    truths = []
-    with path.open("w", encoding="utf-8") as file:
-        for row, truth in corpus(size, seed, items, pools, reasoning):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            truths.append(truth)
-    return truths
+def judge(truths: list[Row], rejected: dict[int, Row], line_of: dict[str, int]) -> dict:
+    """For each language and kind: what was found, of how many. Merged are other questions taken for duplicates."""
+    found: dict[str, dict[str, list[int]]] = {lang: {} for lang in GLUE}
+    for number, truth in enumerate(truths, 1):
+        own, kind = found[truth["lang"]], truth["kind"]
+        reason = rejected.get(number, {}).get("reason", "")
+        pair = (number, truth["of"] + 1)  # of two duplicates either may go
+        if kind.startswith(("near", "duplicate", "other")):
+            gone = [rejected[line] for line in pair if rejected.get(line, {}).get("reason", "").startswith("duplicate")]
+            hit = (
+                bool(gone) if not kind.startswith("other") else any(line_of.get(row["matched"]) in pair for row in gone)
+            )
+        elif kind.startswith(("leak", "quote")):
+            hit = reason.startswith("leak")
+        else:
+            hit = reason not in ("", "duplicate_near", "duplicate_exact") if kind in PLANTS else False
+        count = own.setdefault(kind, [0, 0])
+        count[0], count[1] = count[0] + hit, count[1] + 1
+        if reason == "duplicate_near":
+            matched = truths[line_of.get(rejected[number]["matched"], 1) - 1]
+            right = own.setdefault("precision_near", [0, 0])
+            right[0], right[1] = (
+                right[0] + (matched["of"] == truth["of"] and not kind.startswith("other")),
+                right[1] + 1,
+            )
+        if kind in ("clean", "near_edited", "near_moved"):
+            for alarm, wrong in (("leak", reason.startswith("leak")), ("filter", kind == "clean" and reason in PLANTS)):
+                alarms = own.setdefault(f"alarm_{alarm}", [0, 0])
+                alarms[0], alarms[1] = alarms[0] + wrong, alarms[1] + 1
+    return {lang: dict(sorted(kinds.items())) for lang, kinds in found.items()}
 
 
 def measured(command: list[str], log: Path) -> dict[str, float]:
-    """Run a command: its wall and processor seconds, and the peak resident memory of all its processes in MiB.
-
-    Compiled modules are cached beside ``log``, as on a user's machine: the first size measured pays for that."""
+    """Run a command: its wall and processor seconds, and the peak resident memory of all its processes in MiB."""
     import psutil
 
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(log.parent / "compiled")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(log.parent.parent / "compiled")  # as on a user's machine
     begin, before, peak = time.perf_counter(), os.times(), 0
     with log.open("w") as file:
         process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)
         while process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 peak = max(peak, sum(p.memory_info().rss for p in (process, *process.children(recursive=True))))
-            time.sleep(0.1)
+            time.sleep(0.2)
     if process.returncode:
         raise UserError(f"{' '.join(command)}: exit status {process.returncode}: {log.read_text()[-2000:]}")
-    wall, after = time.perf_counter() - begin, os.times()
-    cpu = sum(after[i] - before[i] for i in (2, 3))  # of ended children, theirs included
-    return {"seconds": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mib": round(peak / 2**20)}
+    after = os.times()
+    processor = sum(after[i] - before[i] for i in (2, 3))  # of ended children, theirs included
+    seconds = round(time.perf_counter() - begin, 1)
+    return {"seconds": seconds, "processor_s": round(processor, 1), "peak_mib": round(peak / 2**20)}
 
 
 def floor(path: str, tokenizer: str) -> None:
-    """Read every row and tokenise its text once, with the library's own threads; prints the tokens."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # scripts.prepare, once imported, has switched it off for children
-    from itertools import islice
-
+    """Read every row and tokenise its texts once, with the library's own threads; prints the tokens."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     import orjson
     from tokenizers import Tokenizer
 
-    engine, tokens = Tokenizer.from_file(tokenizer), 0
+    engine, tokens = Tokenizer.from_file(f"{tokenizer}/tokenizer.json"), 0
     with open(path, "rb") as file:
-        while lines := list(islice(file, 2000)):
-            rows = map(orjson.loads, lines)
-            texts = [str(r.get(k, "")) for r in rows for k in ("Question", "Complex_CoT", "Response")]
+        while rows := [orjson.loads(line) for line in islice(file, 2000)]:
+            texts = [str(row.get(key, "")) for row in rows for key in ("Question", "Complex_CoT", "Response")]
             tokens += sum(map(len, engine.encode_batch_fast(texts, add_special_tokens=False)))
     print(tokens)
 
 
-def quality(truths: list[dict], rejected: dict[int, dict], kept_line: dict[str, int]) -> dict:
-    """Recall and precision per language, from the truth and our rejected rows (by line)."""
-    figures: dict[str, dict] = {}
-    for lang in ("en", "zh"):
-        seen, hit, named, right, alarms, leaks = Counter(), Counter(), 0, 0, Counter(), 0
-        for number, truth in enumerate(truths):
-            row = rejected.get(number + 1)
-            reason = row["reason"] if row else ""
-            own = truth["lang"] == lang
-            if reason == "duplicate_near":
-                other = truths[kept_line.get(row["matched"], 1) - 1]
-                named += own
-                right += own and other["of"] == truth["of"]
-            if not own:
-                continue
-            kind = truth["kind"]
-            seen[kind] += 1
-            family = kind.split("_")[0]
-            leaks += family == "leak" and reason.startswith("leak")
-            found = reason.startswith(family) if family in ("leak", "duplicate") else reason == kind
-            if family == "duplicate" and not found:  # its original may have gone instead: one of the two must go
-                found = rejected.get(truth["of"] + 1, {}).get("reason", "").startswith("duplicate")
-            hit[kind] += found
-            alarms["leak"] += kind in ("clean", "duplicate_near", "duplicate_exact") and reason.startswith("leak")
-            alarms["filter"] += kind == "clean" and bool(reason) and not reason.startswith(("leak", "duplicate"))
-        base = seen["clean"] + seen["duplicate_near"] + seen["duplicate_exact"]
-        figures[lang] = {
-            "recall": {k: [hit[k], n, round(hit[k] / n, 4)] for k, n in sorted(seen.items()) if k != "clean"}
-        }
-        flagged = leaks + alarms["leak"]
-        figures[lang] |= {"near_precision": [right, named, round(right / max(1, named), 4)]}
-        figures[lang] |= {"leak_precision": [leaks, flagged, round(leaks / max(1, flagged), 4)]}
-        figures[lang] |= {"false_alarms": {k: [v, base, round(v / max(1, base), 5)] for k, v in alarms.items()}}
-    return figures
-
-
-def ours(path: Path, work: Path, tokenizer: str, processes: int, truths: list[dict]) -> dict:
-    """Run scripts.prepare as a user would, and judge its outputs."""
-    out, benchmarks = work / "out", sorted((work / "benchmarks").glob("*.jsonl"))
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "scripts.prepare", str(path), "--out", str(out), "--name", "bench"]
-    command += ["--benchmarks", *map(str, benchmarks), "--tokenizer", tokenizer, "--num-proc", str(processes)]
-    figures = measured(command, work / "ours.log")
-    rejected = {row["line"]: row for _, row in read_jsonl(out / "rejected.jsonl")}
-    kept = {}
-    for split in ("train", "val", "test"):
-        kept |= {row["id"]: row["line"] for _, row in read_jsonl(out / f"bench_{split}.jsonl")}
-    return figures | {"quality": quality(truths, rejected, kept)}
-
-
 def measure(size: int, args: argparse.Namespace) -> dict:
-    """Everything for one size, in one run."""
-    items, free = benchmark_items(args.work / "benchmarks", args.text)
-    path = args.work / f"corpus_{size}.jsonl"
-    truths = write_corpus(path, size, args.seed, items, sentences(free, args.text), args.reasoning)
-    command = [sys.executable, "-m", "scripts.bench.prepare", "--floor", str(path), "--tokenizer", args.tokenizer]
-    base = measured(command, args.work / "floor.log")
-    own = ours(path, args.work, args.tokenizer, args.num_proc, truths)
-    result = {"records": size, "corpus_mib": path.stat().st_size >> 20, "floor": base} | own
-    result["times_floor"] = {key: round(own[key] / base[key], 2) for key in ("seconds", "cpu_s")}
-    result["ms_per_record"] = {key: round(1000 * own[key] / size, 4) for key in ("seconds", "cpu_s")}
-    result["records_per_s"] = round(size / own["seconds"])
-    if not args.no_peers:
-        from scripts.bench import prepare_peers
+    """Make a corpus of one size and measure the floor, ours and the peers on it."""
+    from scripts.bench import prepare_peers
 
-        result["peers"] = prepare_peers.measure(path, args.work, args.num_proc, truths)
-    path.unlink()
+    work = args.work / f"{size}-{args.seed}"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "benchmarks").mkdir(parents=True)
+    items, free = benchmark_items(work / "benchmarks", args.text)
+    rows = list(corpus(size, args.seed, items, free, args.text))
+    write_jsonl(work / "corpus.jsonl", (row for row, _ in rows))
+    truths, path = [truth for _, truth in rows], str(work / "corpus.jsonl")
+    bench = [sys.executable, "-m", "scripts.bench.prepare", "--tokenizer", args.tokenizer]
+    result = {"records": size, "floor": measured([*bench, "--floor", path], work / "floor.log")}
+    benchmarks = [str(file) for file in sorted((work / "benchmarks").glob("*.jsonl"))]
+    command = [sys.executable, "-m", "scripts.prepare", path, "--out", str(work / "out"), "--name", "b"]
+    command += ["--tokenizer", args.tokenizer, "--num-proc", str(args.num_proc), "--benchmarks", *benchmarks]
+    result["ours"] = measured(command, work / "ours.log")
+    result["times_the_floor"] = round(result["ours"]["seconds"] / result["floor"]["seconds"], 2)
+    rejected = {row["line"]: row for _, row in read_jsonl(work / "out/b_rejected.jsonl")}
+    kept = [row for part in ("train", "val", "test") for _, row in read_jsonl(work / f"out/b_{part}.jsonl")]
+    result["found"] = judge(truths, rejected, {row["id"]: row["line"] for row in kept})
+    if not args.no_peers:
+        result["peers"] = prepare_peers.measure(work, args.num_proc, truths)
     return result
 
 
 def main() -> None:
-    """Measure every size asked for, print and write the figures."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__, formatter_class=layout)
-    add, cores = parser.add_argument, len(os.sched_getaffinity(0))
-    add("--sizes", nargs="+", type=int, default=[1_000, 10_000], help="records (default: 1000 10000)")
+    """Measure each size; print, and write --json after each."""
+    parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--sizes", type=int, nargs="+", default=[1000, 10000], help="records (default: 1000 10000)")
     add("--text", type=Path, default=ROOT.parent / "shared", help="folder of real text (default: ../shared)")
-    add("--tokenizer", help="folder with tokenizer.json (default: tokenizer/deepseek-r1-distill-qwen in --text)")
+    add("--tokenizer", help="folder with a tokenizer (default: tokenizer/deepseek-r1-distill-qwen in --text)")
     add("--work", type=Path, default=Path("/tmp/medcot-bench-prepare"), help="folder for corpora")
-    add("--num-proc", type=int, default=cores, help="worker processes")
-    add("--reasoning", type=float, default=1, help="length of the reasoning (default: 1, real length)")
-    add("--seed", type=int, default=1, help="of the corpora; the thresholds were set on 1 (default: 1)")
+    add("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes (default: all cores)")
+    add("--seed", type=int, default=1, help="of the corpora; the rules were set on 1 (default: 1)")
     add("--no-peers", action="store_true", help="leave datatrove and the 8-grams out")
     add("--json", type=Path, help="write the figures here too")
     add("--floor", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.tokenizer = args.tokenizer or str(args.text / "tokenizer/deepseek-r1-distill-qwen")
     if args.floor:
-        return floor(args.floor, str(Path(args.tokenizer) / "tokenizer.json"))
-    words = [Path(word).name if word.startswith(("/", "..")) else word for word in sys.argv[1:]]  # no machine's paths
-    results = {"machine": machine(), "command": " ".join(["python -m scripts.bench.prepare", *words])}
-    results |= {"commit": git_commit(), "sizes": []}
+        return floor(args.floor, args.tokenizer)
+    results = {"machine": machine(), "commit": git_commit(), "seed": args.seed, "sizes": []}
     for size in args.sizes:
         results["sizes"].append(measure(size, args))
         print(json.dumps(results["sizes"][-1], ensure_ascii=False, indent=1), flush=True)

@@ -1,34 +1,26 @@
-"""The peers of scripts.prepare on the same rows: datatrove's MinHash, and word 8-grams as open-r1 decontaminates.
+"""The peers of scripts.prepare on the same questions: datatrove's MinHash, and word 8-grams as open-r1 decontaminates.
 
-    python -m scripts.bench.prepare          # runs each of them in a process of its own; see there
-
-Each is given its best: its own workers on all cores, questions alone (no reasoning to read), and for Chinese spaces
-between characters, as neither has words there. `ours` is the same work on the same file by scripts.prepare. 8-grams
-come twice: over one benchmark after the other, as open-r1 reads them, and over all benchmarks merged into one set.
+`scripts.bench.prepare` runs each in a process of its own. Each gets all cores, questions alone (no reasoning to read),
+and for Chinese spaces between characters, as neither has words there; `ours` is the same work by our own functions.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata  # noqa: F401 - datatrove uses it without importing it
-import itertools
 import json
 import multiprocessing
 import re
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-
-import orjson
+from types import SimpleNamespace
 
 from scripts.common import read_json, read_jsonl, run_main, write_json
 
 HAN = re.compile("([\u3400-\u9fff])")
-PEERS = {"datatrove_minhash": "near_duplicates", "ngram_8": "leaks", "ngram_8_merged": "leaks"}  # our step for each
+JOBS = {"ours_duplicates": "near", "datatrove_minhash": "near", "ours_leaks": "leak", "ngram_8": "leak"}
 
 
 class Split:
@@ -46,15 +38,6 @@ def xxhash64(text: str) -> int:
     return xxhash.xxh64_intdigest(text.encode())
 
 
-def write_questions(corpus: Path, folder: Path) -> None:
-    """Questions of a corpus as {"text", "id"}, Chinese characters set apart by spaces."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
-        for number, row in read_jsonl(corpus):
-            text = HAN.sub(r" \1 ", str(row.get("Question", "")))
-            file.write(json.dumps({"text": text, "id": str(number)}, ensure_ascii=False) + "\n")
-
-
 def datatrove_minhash(folder: Path, workers: int) -> set[int]:
     """Lines that datatrove's four MinHash stages remove, in their default configuration."""
     from datatrove.executor import LocalPipelineExecutor
@@ -68,10 +51,9 @@ def datatrove_minhash(folder: Path, workers: int) -> set[int]:
     signature.word_tokenizer, signature._hash_func = Split(), xxhash64
     config, at = signature.config, lambda name: str(folder / name)
     reader = JsonlReader(str(folder), glob_pattern="questions.jsonl")
-    buckets = config.num_buckets
     stages = [
         ([reader, signature], 1),
-        ([MinhashDedupBuckets(at("signatures"), at("buckets"), config=config)], buckets),
+        ([MinhashDedupBuckets(at("signatures"), at("buckets"), config=config)], config.num_buckets),
         ([MinhashDedupCluster(at("buckets"), at("remove"), config=config)], 1),
         ([reader, MinhashDedupFilter(at("remove"), JsonlWriter(at("removed"), compression=None))], 1),
     ]
@@ -81,159 +63,106 @@ def datatrove_minhash(folder: Path, workers: int) -> set[int]:
     return {int(row["id"]) for file in (folder / "removed").glob("*.jsonl") for _, row in read_jsonl(file)}
 
 
-def ngram_decontamination(folder: Path, benchmarks: list[list[Path]], workers: int, size: int = 8) -> set[int]:
-    """Lines that share a run of ``size`` words with an item, found and removed as open-r1's script does it.
+def ngram_8(folder: Path, workers: int) -> set[int]:
+    """Lines that share a run of 8 words with an item. Source: huggingface/open-r1, scripts/decontaminate.py.
 
-    For each list of benchmarks a dictionary from run to items and one datasets.map that marks the rows; then one
-    datasets.filter for each. Source: huggingface/open-r1, scripts/decontaminate.py, with its --cleanup.
+    For each benchmark a dictionary of runs and one datasets.map that marks the rows, then one datasets.filter.
     """
     from datasets import load_dataset
 
     def runs(text: str) -> set[str]:
         words = text.lower().split()
-        return {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
+        return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
 
     rows = load_dataset("json", data_files=str(folder / "questions.jsonl"), split="train", cache_dir=folder / "cache")
-    everything, marks = set(rows["id"]), [f"leak_{number}" for number in range(len(benchmarks))]
-    for mark, paths in zip(marks, benchmarks, strict=True):
-        lookup: dict[str, set[int]] = {}
-        for number, item in enumerate(item for path in paths for _, item in read_jsonl(path)):
-            for run in runs(HAN.sub(r" \1 ", item["question"])):
-                lookup.setdefault(run, set()).add(number)
+    everything, files = set(rows["id"]), sorted((folder.parent / "benchmarks").glob("*.jsonl"))
+    for number, path in enumerate(files):
+        lookup = {run for _, item in read_jsonl(path) for run in runs(HAN.sub(r" \1 ", item["question"]))}
 
-        def find(row: dict, mark: str = mark, lookup: dict = lookup) -> dict:
-            return row | {mark: any(run in lookup for run in runs(row["text"]))}
+        def find(row: dict, mark: str = f"leak_{number}", lookup: set = lookup) -> dict:
+            return row | {mark: not runs(row["text"]).isdisjoint(lookup)}
 
         rows = rows.map(find, num_proc=workers)
-    for mark in marks:
-        rows = rows.filter(lambda row, mark=mark: not row[mark], num_proc=workers)
+    for number in range(len(files)):
+        rows = rows.filter(lambda row, mark=f"leak_{number}": not row[mark], num_proc=workers)
     return {int(line) for line in everything - set(rows["id"])}
 
 
-def _sketch_batch(lines: list[bytes]) -> tuple:
-    from scripts.prepare import dedup, keys
+def _sketch(row: dict) -> SimpleNamespace:
+    from scripts.prepare import dedup
+    from scripts.prepare.text import is_han, tokens
 
-    tokens = keys.tokenise([orjson.loads(line)["text"] for line in lines])
-    sets = keys.features(tokens)
-    return keys.text_keys(tokens), dedup.sketch(sets, 42), sets
-
-
-def _search_batch(lines: list[bytes]) -> list[bytes]:
-    from scripts.prepare import keys
-
-    tokens = keys.tokenise([orjson.loads(line)["text"] for line in lines])
-    leaks = _INDEX.search(tokens, keys.features(tokens))
-    return [line for line, leak in zip(lines, leaks, strict=True) if leak is None]
+    parts = tokens(row["text"])
+    lang = "zh" if any(map(is_han, parts)) else "en"
+    return SimpleNamespace(key=" ".join(parts), lang=lang, quality=(0, 0), sketches=dedup.sketch(parts, 42))
 
 
-def ours(folder: Path, benchmarks: list[Path], workers: int) -> dict[str, float]:
-    """Seconds of the same two jobs by scripts.prepare's functions, from the same file with as many processes."""
+def ours_duplicates(folder: Path, workers: int) -> set[int]:
+    """Lines that our own near-duplicates leave out."""
+    from scripts.prepare import dedup
+
+    rows = [row for _, row in read_jsonl(folder / "questions.jsonl")]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        records = dict(enumerate(pool.map(_sketch, rows, chunksize=256), 1))
+    return set(dedup.find(records, 0.5).matched)
+
+
+def _leaks(row: dict) -> bool:
+    return _INDEX.in_question(row["text"]) is not None
+
+
+def ours_leaks(folder: Path, workers: int) -> set[int]:
+    """Lines that our own search for leaks leaves out."""
     global _INDEX
-    import numpy as np
+    from scripts.prepare.items import read_items
+    from scripts.prepare.leaks import Index
 
-    from scripts.prepare import decontaminate, dedup, keys
-
-    def batches() -> Iterator[list[bytes]]:  # lines, read by the workers as scripts.prepare's own are
-        with (folder / "questions.jsonl").open("rb") as file:
-            while lines := list(itertools.islice(file, 1500)):
-                yield lines
-
-    fork, begin = multiprocessing.get_context("fork"), time.perf_counter()
-    with ProcessPoolExecutor(workers, mp_context=fork) as pool:
-        parts = list(pool.map(_sketch_batch, batches()))
-    own, sketches, sets = zip(*parts, strict=True)
-    starts = np.concatenate(([0], np.cumsum(np.concatenate([np.diff(part.starts) for part in sets]))))
-    features = keys.Tokens(np.concatenate([part.hashes for part in sets]), np.zeros(0, bool), starts)
-    count = len(starts) - 1
-    plain = np.zeros(count, np.int64), np.zeros(count, bool)
-    dedup.deduplicate(np.concatenate(own), np.concatenate(sketches), features, *plain, 0.5)
-    middle = time.perf_counter()
-    _INDEX = decontaminate.BenchmarkIndex(decontaminate.read_items(benchmarks))
-    with ProcessPoolExecutor(workers, mp_context=fork) as pool, (folder / "clean.jsonl").open("wb") as file:
-        for lines in pool.map(_search_batch, batches()):
-            file.writelines(lines)
-    return {"near_duplicates": round(middle - begin, 2), "leaks": round(time.perf_counter() - middle, 2)}
-
-
-def sketching(folder: Path, most: int = 5_000) -> dict[str, float]:
-    """Seconds to sketch the same feature sets with rensa and with datasketch, 256 permutations each."""
-    from datasketch import MinHash
-
-    from scripts.prepare import dedup, keys
-
-    sets = keys.features(keys.tokenise([row["text"] for _, row in read_jsonl(folder / "questions.jsonl")][:most]))
-    begin = time.perf_counter()
-    dedup.sketch(sets, 42)
-    middle = time.perf_counter()
-    texts = [[int(h).to_bytes(8, "little") for h in sets.of(i)] for i in range(len(sets.starts) - 1)]
-    after = time.perf_counter()
-    MinHash.bulk(texts, num_perm=dedup.PERMUTATIONS)
-    rensa, other = middle - begin, time.perf_counter() - after
-    return {"questions": len(texts), "rensa_s": round(rensa, 3), "datasketch_s": round(other, 3)}
-
-
-def run_job(job: str, folder: Path, workers: int) -> None:
-    """Run one peer, ours or the sketching, and write its seconds and the lines it removes to ``folder``/JOB.json."""
-    benchmarks, begin = sorted((folder.parent / "benchmarks").glob("*.jsonl")), time.perf_counter()
-    if job == "ours":
-        return write_json(folder / f"{job}.json", ours(folder, benchmarks, workers))
-    if job == "sketching":
-        return write_json(folder / f"{job}.json", sketching(folder))
-    if job == "datatrove_minhash":
-        removed = datatrove_minhash(folder, workers)
-    else:
-        lists = [benchmarks] if job == "ngram_8_merged" else [[path] for path in benchmarks]
-        removed = ngram_decontamination(folder, lists, workers)
-    result = {"seconds": round(time.perf_counter() - begin, 2), "removed": sorted(removed)}
-    return write_json(folder / f"{job}.json", result)
+    files = sorted((folder.parent / "benchmarks").glob("*.jsonl"))
+    _INDEX = Index([item for path in files for item in read_items(path)])
+    rows = [row for _, row in read_jsonl(folder / "questions.jsonl")]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        return {line for line, leak in enumerate(pool.map(_leaks, rows, chunksize=256), 1) if leak}
 
 
 def judge(truths: list[dict], removed: set[int], family: str) -> dict:
-    """A peer's recall per language and kind, the share of clean rows that it removes, and its precision."""
-    figures: dict[str, dict] = {}
-    copied = {truth["of"] + 1 for truth in truths if truth["kind"].startswith("duplicate")}
-    for lang in ("en", "zh"):
-        seen, hit = Counter(), Counter()
-        for number, truth in enumerate(truths, 1):
-            pair = family == "duplicate" and (truth["kind"] != "clean" or number in copied)  # one of the two must go
-            if truth["lang"] != lang or not (
-                truth["kind"].startswith(family) or (truth["kind"] == "clean" and not pair)
-            ):
-                continue
-            seen[truth["kind"]] += 1
-            hit[truth["kind"]] += number in removed or (pair and truth["of"] + 1 in removed)
-        figures[lang] = {kind: [hit[kind], count, round(hit[kind] / count, 4)] for kind, count in sorted(seen.items())}
-        figures[lang]["precision"] = round(1 - hit["clean"] / max(1, hit.total()), 4)
-    return figures
+    """For each language: planted rows of a family that were removed, and clean ones, of how many."""
+    hit, seen = Counter(), Counter()
+    copied = {truth["of"] + 1 for truth in truths if truth["kind"] != "clean"}
+    for number, truth in enumerate(truths, 1):
+        planted = truth["kind"].startswith(family)
+        if planted or (truth["kind"] == "clean" and number not in copied):
+            kind = f"{truth['lang']} {truth['kind']}"
+            seen[kind] += 1
+            hit[kind] += number in removed or (planted and family == "near" and truth["of"] + 1 in removed)
+    return {kind: [hit[kind], count] for kind, count in sorted(seen.items())}
 
 
-def measure(corpus: Path, work: Path, workers: int, truths: list[dict]) -> dict:
-    """Seconds, peak memory (MiB) and quality of each peer, and how many times our own functions are faster."""
+def measure(work: Path, workers: int, truths: list[dict]) -> dict:
+    """Seconds, peak memory (MiB) and what was removed, for each job on ``work``/corpus.jsonl."""
     from scripts.bench.prepare import measured
 
     folder = work / "peers"
-    shutil.rmtree(folder, ignore_errors=True)
-    write_questions(corpus, folder)
+    folder.mkdir()
+    with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
+        for number, row in read_jsonl(work / "corpus.jsonl"):
+            text = HAN.sub(r" \1 ", str(row["Question"]))
+            file.write(json.dumps({"text": text, "id": str(number)}, ensure_ascii=False) + "\n")
     result: dict[str, dict] = {}
-    for job in ("sketching", "ours", *PEERS):
+    for job, family in JOBS.items():
         command = [sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder), str(workers)]
         peak = measured(command, work / f"{job}.log")["peak_mib"]
-        result[job] = read_json(folder / f"{job}.json") | {"peak_mib": peak}
-        if job in PEERS:
-            own, removed = result["ours"][PEERS[job]], set(result[job].pop("removed"))
-            result[job] |= {"times_ours": round(result[job]["seconds"] / own, 1)}
-            result[job]["records_per_s"] = round(len(truths) / result[job]["seconds"])
-            result[job]["quality"] = judge(truths, removed, "duplicate" if "hash" in job else "leak")
+        found = read_json(folder / f"{job}.json")
+        removed = judge(truths, set(found["removed"]), family)
+        result[job] = {"seconds": found["seconds"], "peak_mib": peak, "removed": removed}
     return result
 
 
 def main() -> None:
-    """Run one job, as measure() starts it."""
-    parser = argparse.ArgumentParser("python -m scripts.bench.prepare_peers", description=__doc__)
-    parser.add_argument("job", choices=("sketching", "ours", *PEERS))
-    parser.add_argument("folder", type=Path, help="with questions.jsonl; benchmarks/ stands beside it")
-    parser.add_argument("workers", type=int)
-    run_job(**vars(parser.parse_args()))
+    """Run one job, as measure() starts it: JOB FOLDER WORKERS."""
+    job, folder, begin = sys.argv[1], Path(sys.argv[2]), time.perf_counter()
+    removed = globals()[job](folder, int(sys.argv[3]))
+    seconds = round(time.perf_counter() - begin, 2)
+    write_json(folder / f"{job}.json", {"seconds": seconds, "removed": sorted(removed)})
 
 
 if __name__ == "__main__":  # datatrove starts processes that import this module again

@@ -40,17 +40,17 @@ MEANING_EN = re.compile(
     r"increased?|decreased?|higher|lower|mild|moderate|severe|early|late|hyper\w+|hypo\w+|"
     r"what|which|how|why|when|who|diagnos\w+|treat\w*|therap\w+|manag\w+|caus\w+|mechanis\w+|complicat\w+|prognos\w+|"
     r"prevent\w*|risks?|dos\w+|tests?|side|effects?|contraindicat\w+|indicat\w+|pathogen\w*|organisms?|symptoms?|signs?|"
-    r"drugs?|medications?|surg\w+|explain|also|additionally|"
+    r"drugs?|medications?|surg\w+|explain|"
     r"\w+(?:illin|mycin|micin|cycline|oxacin|azole|azine|vir|statin|pril|sartan|olol|dipine|zosin|pam|lam|barbital|"
     r"tidine|prazole|setron|triptan|gliptin|gliflozin|glitazone|formin|zide|semide|thiazide|parin|arin|xaban|gatran|"
     r"grel|mab|nib|cept|caine|curium|phylline|terol|sone|solone|lone|nide|profen|coxib|fenac|oxetine|pramine|triptyline|"
     r"idone|apine|lukast|dronate|relin|tide|ximab|zumab|platin|rubicin|taxel|trexate|mustine|feron|mide|pine|nazole|"
     r"quine|oxin|arone|cillin|penem|cef\w*|sulin|phrine|pressin|tocin|gesterone|estradiol|spirone|dopa|giline|zepine|"
     r"toin|proate|lamide|etine|aline|oxone|done|phine|codone|tanyl|ramol|aminophen|spirin)|cef\w+|sulfa\w+|lithium|"
-    r"codeine|morphine|digoxin|insulin|aspirin|ibuprofen|steroids?|vitamin|iron|potassium|sodium|calcium|magnesium|"
-    # Long words without an everyday ending are most often names of drugs, diseases and germs.
-    r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies)$)[a-z]{8,}"
+    r"codeine|morphine|digoxin|insulin|aspirin|ibuprofen|steroids?|vitamin|iron|potassium|sodium|calcium|magnesium"
 )
+# Long words without an everyday ending are most often names of drugs, diseases and germs.
+NAME = re.compile(r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies)$)[a-z]{8,}")
 MEANING_ZH = re.compile(
     r"[一二三四五六七八九十百两半双左右上下前后内外男女婴孕不无非未否除急慢高低升降增减轻重早晚近远]|什么|如何|怎|哪|为何|为什么|是否|"
     r"诊断|治疗|病因|原因|机制|检查|并发|处理|预防|护理|剂量|用量|预后|鉴别|表现|症状|首选|禁忌|适应|分析|解释|说明|手术|用药|药物|"
@@ -131,14 +131,14 @@ def alike(one: Candidate, other: Candidate, threshold: float) -> float:
 
 
 def changes(one: Sequence[str], other: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of tokens of ``one`` that are new beside ``other``: it holds them less often, and not beside a neighbour.
+    """Runs of tokens of ``one`` that are new beside ``other``: it holds them less often, and not between the same ones.
 
     Sentences that only moved are no change.
     """
     more, theirs = Counter(one) - Counter(other), set(zip(["", *other], [*other, ""], strict=True))
     run: list[str] = []
     for before, token, after in zip(["", *one], one, [*one[1:], ""], strict=False):
-        if more[token] and (before, token) not in theirs and (token, after) not in theirs:
+        if more[token] and not {(before, token), (token, after)} <= theirs:
             run.append(token)
         elif run:
             yield run
@@ -151,6 +151,11 @@ def matches(run: list[str], words: re.Pattern, characters: re.Pattern) -> bool:
     """Whether a run of tokens holds one of the words, or of the Chinese characters."""
     han = "".join(token for token in run if is_han(token))
     return bool(characters.search(han)) or any(words.fullmatch(token) for token in run if not is_han(token))
+
+
+def names_something(run: list[str]) -> bool:
+    """Whether a changed run of tokens looks like a name: a long word, or two Chinese characters and more."""
+    return any(map(NAME.fullmatch, run)) or sum(map(is_han, run)) >= 2
 
 
 def asks(parts: list[str]) -> int:
@@ -168,9 +173,14 @@ def other_question(one: str, other: str) -> bool:
     if any(len(run) >= DEMAND and matches(run, DEMAND_EN, DEMAND_ZH) for run in runs):
         return True
     new = [sum(map(len, side)) for side in sides]
-    if max(new) >= DEMAND and max(new) > 3 * min(new) and asks(left) != asks(right):
+    if max(new) > 3 * min(new) and asks(left) != asks(right) and (max(new) >= DEMAND or not min(new)):
         return True
-    return max(map(len, sides)) <= PLACES and any(matches(run, MEANING_EN, MEANING_ZH) for run in runs)
+    if max(map(len, sides)) > PLACES:
+        return False
+    # One meaning in the place of another, or one more; what an edit merely drops makes no other question.
+    told = [any(matches(run, MEANING_EN, MEANING_ZH) for run in side) for side in sides]
+    named = [any(map(names_something, side)) for side in sides]
+    return all(one or other for one, other in zip(told, named, strict=True)) or (any(told) and not all(sides))
 
 
 def find(records: dict[int, Candidate], threshold: float) -> Duplicates:

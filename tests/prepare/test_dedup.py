@@ -26,7 +26,7 @@ def find(texts: list[str], quality: list[int] | None = None, threshold: float = 
 def test_near_duplicates_are_found_and_the_better_one_kept() -> None:
     first, second, zh = EN[0][0], EN[1][0], ZH[0][0]
     edited = first.replace("crushing", "terrible")
-    zh_edited = zh.replace("剧烈", "压榨样")
+    zh_edited = zh.replace("剧烈", "很剧烈的")
     shuffled = "Which artery is most likely occluded? A 45-year-old man has crushing chest pain for two hours and ST elevation in leads II, III and aVF."
     found = find([first, second, edited, zh, zh_edited, shuffled, first.upper()], [0, 0, 9, 0, 0, 1, 2])
     assert {index: kept for index, (kept, _) in found.matched.items()} == {0: 2, 4: 3, 5: 2, 6: 2}
