@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,63 +29,55 @@ from scripts.common import ROOT, UserError, git_commit, machine, read_jsonl, run
 
 SENTENCES = {"en": re.compile(r"(?<=[.?!])\s+"), "zh": re.compile(r"(?<=[。？！，；,?!])\s*")}
 GLUE = {"en": " ", "zh": ""}
-# What makes another question of one: a sentence that both have, in which one word differs.
-CONTRASTS: dict[str, dict[str, tuple[str, str]]] = {
-    "number": {
-        "en": ("The count was {} at the first visit.", "4 11 17 23 38 46 52 69 74 88"),
-        "zh": ("入院时计数为{}。", "4 11 17 23 38 46 52 69 74 88"),
-    },
-    "age": {
-        "en": ("This is about a {}-year-old.", "3 9 16 24 31 45 57 63 72 85"),
-        "zh": ("患者今年{}岁。", "3 9 16 24 31 45 57 63 72 85"),
-    },
-    "side": {
-        "en": ("The pain is in the {} leg.", "left right"),
-        "zh": ("疼痛在{}下肢。", "左侧 右侧"),
-    },
-    "drug": {
-        "en": (
-            "So far only {} was given.",
-            "warfarin heparin apixaban aspirin clopidogrel metformin glipizide insulin digoxin amiodarone lisinopril "
-            "losartan metoprolol amlodipine furosemide spironolactone atorvastatin omeprazole ranitidine ondansetron "
-            "amoxicillin cefazolin azithromycin vancomycin gentamicin doxycycline levofloxacin fluconazole acyclovir "
-            "rifampin isoniazid prednisone methotrexate allopurinol colchicine lithium haloperidol clozapine sertraline",
-        ),
-        "zh": (
-            "目前只用过{}。",
-            "华法林 肝素 阿司匹林 氯吡格雷 二甲双胍 格列吡嗪 胰岛素 地高辛 胺碘酮 卡托普利 缬沙坦 美托洛尔 硝苯地平 呋塞米 "
-            "螺内酯 阿托伐他汀 奥美拉唑 雷尼替丁 阿莫西林 头孢曲松 阿奇霉素 万古霉素 庆大霉素 多西环素 左氧氟沙星 氟康唑 "
-            "阿昔洛韦 利福平 异烟肼 泼尼松 甲氨蝶呤 别嘌醇 秋水仙碱 碳酸锂 氟哌啶醇 氯氮平 舍曲林 布洛芬 吗啡 六味地黄丸",
-        ),
-    },
+NUMBERS = "4 11 17 23 38 46 52 69 74 88"
+DRUGS = (
+    "warfarin heparin apixaban aspirin clopidogrel metformin glipizide insulin digoxin amiodarone lisinopril losartan "
+    "metoprolol amlodipine furosemide omeprazole ranitidine ondansetron amoxicillin azithromycin vancomycin "
+    "doxycycline fluconazole acyclovir rifampin isoniazid prednisone allopurinol colchicine lithium clozapine"
+)
+DRUGS_ZH = (
+    "华法林 肝素 阿司匹林 氯吡格雷 二甲双胍 格列吡嗪 胰岛素 地高辛 胺碘酮 卡托普利 缬沙坦 美托洛尔 硝苯地平 呋塞米 "
+    "奥美拉唑 阿莫西林 头孢曲松 阿奇霉素 万古霉素 左氧氟沙星 氟康唑 阿昔洛韦 利福平 异烟肼 泼尼松 别嘌醇 秋水仙碱"
+)
+# What makes another question of one: a sentence that both have, in which one word differs (English, Chinese).
+CONTRASTS = {
+    "number": (("The count was {} at first.", NUMBERS), ("入院时计数为{}。", NUMBERS)),
+    "age": (("This is about a {}-year-old.", NUMBERS), ("患者今年{}岁。", NUMBERS)),
+    "side": (("The pain is in the {} leg.", "left right"), ("疼痛在{}下肢。", "左侧 右侧")),
+    "drug": (("So far only {} was given.", DRUGS), ("目前只用过{}。", DRUGS_ZH)),
 }
 DEMANDS = {
     "en": (
         "What should be done next?|How should this be treated at home?|Which complication is to be feared most?|"
         "And what is the mechanism behind it?|Please also explain how this can be prevented.|Why does this happen?"
     ),
-    "zh": "下一步应该怎么处理？|并说明应如何预防。|另外，最需要警惕哪种并发症？|其发病机制是什么？|为什么会这样？|同时应做哪些检查？",
+    "zh": "下一步怎么处理？|并说明如何预防。|另外，最需警惕哪种并发症？|发病机制是什么？|为什么会这样？",
 }
 REFUSALS = {
     "en": (
-        "I'm sorry, but I can't help with that.|I am unable to provide medical advice.|As an AI language model, I cannot "
-        "diagnose.|I apologize, but I cannot answer this question.|Sorry, I can't assist with this request.|I cannot "
-        "provide a diagnosis. Please see a doctor.|Unfortunately, I cannot give you specific medical advice.|I'm not able "
-        "to help with that.|I must decline to answer this question.|I won't provide that information."
+        "I'm sorry, but I can't help with that.|I am unable to provide medical advice.|As an AI model, I do "
+        "not diagnose.|I apologize, but I cannot answer this question.|Sorry, I can't assist with this.|I cannot "
+        "diagnose. Please see a doctor.|Unfortunately, I cannot give you specific advice.|I'm not able to help here.|"
+        "I must decline to answer this.|I won't provide that information."
     ),
     "zh": (
-        "抱歉，我无法提供医疗建议。|对不起，我不能回答这个问题。|作为一个人工智能助手，我不能给出诊断。|很抱歉，我无法为您诊断，请咨询医生。|"
-        "很遗憾，我不能提供这方面的信息。|抱歉，这个问题我无法回答。|作为AI模型，我无法替代医生，请尽快就医。|我无法提供具体的用药建议。"
+        "抱歉，我无法提供医疗建议。|对不起，我不能回答这个问题。|作为一个人工智能助手，我不能给出诊断。|很抱歉，我无法为您诊断。|"
+        "抱歉，我不能提供这些信息。|抱歉，这个问题我无法回答。|作为AI模型，我无法替代医生。|我无法提供具体的用药建议。"
     ),
+}
+SMALL_WORDS = {
+    "en": "really quite some other such kindly well also thus same with about",
+    "zh": "的 了 呢 啊 也 就 会 很 这 那 又",
 }
 Row = dict
 Plant = Callable[[Row, random.Random, Row], Row]  # a real record, chance, a real record in the other language
 
 
 def cut(text: str, rng: random.Random) -> str:
-    """A text cut at a random place of its second half, as a limit on tokens cuts it."""
-    place = rng.randrange(len(text) // 2, len(text) - 3)
-    return text[:place]
+    """A text cut at a random place of its second half, as a limit on tokens cuts it, but never after a sentence."""
+    while not (part := text[: rng.randrange(len(text) // 2, len(text) - 3)].rstrip())[-1].isalnum():
+        pass
+    return part
 
 
 def loop(text: str, rng: random.Random) -> str:
@@ -162,11 +153,7 @@ def sentences(rows: list[str], lang: str) -> list[str]:
 def edit(text: str, lang: str, share: float, rng: random.Random) -> str:
     """Replace, drop or insert ``share`` of the words (en) or characters (zh); what holds a digit stays."""
     parts = text.split() if lang == "en" else list(text)
-    spare = (
-        "really quite some other such kindly well also thus same with about".split()
-        if lang == "en"
-        else "的了呢啊也就会很这那又"
-    )
+    spare = SMALL_WORDS[lang].split()
     places = [place for place, part in enumerate(parts) if not any(map(str.isdigit, part))]
     for place in sorted(rng.sample(places, min(len(places), round(share * len(parts)))), reverse=True):
         parts[place : place + 1] = rng.choice(([rng.choice(spare)], [], [parts[place], rng.choice(spare)]))
@@ -224,7 +211,7 @@ def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], t
             kind = rng.choice((*CONTRASTS, "demand"))
             question, other = row["Question"], row["Question"] + GLUE[lang] + rng.choice(DEMANDS[lang].split("|"))
             if kind != "demand":
-                frame, words = CONTRASTS[kind][lang]
+                frame, words = CONTRASTS[kind][lang == "zh"]
                 one, two = rng.sample(words.split(), 2)
                 question, other = (f"{frame.format(word)}{GLUE[lang]}{row['Question']}" for word in (one, two))
             row["Question"] = question
@@ -283,7 +270,7 @@ def judge(truths: list[Row], rejected: dict[int, Row], line_of: dict[str, int]) 
 
 
 def measured(command: list[str], log: Path) -> dict[str, float]:
-    """Run a command: its wall and processor seconds, and the peak resident memory of all its processes in MiB."""
+    """Run a command: its wall and processor seconds, and the peak memory of all its processes (shared parts once)."""
     import psutil
 
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -293,7 +280,7 @@ def measured(command: list[str], log: Path) -> dict[str, float]:
         process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)
         while process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
-                peak = max(peak, sum(p.memory_info().rss for p in (process, *process.children(recursive=True))))
+                peak = max(peak, sum(p.memory_full_info().pss for p in (process, *process.children(recursive=True))))
             time.sleep(0.2)
     if process.returncode:
         raise UserError(f"{' '.join(command)}: exit status {process.returncode}: {log.read_text()[-2000:]}")

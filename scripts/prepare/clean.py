@@ -131,9 +131,7 @@ def cut_off(text: str) -> bool:
     if OPTION_END.search(text[-120:]):
         return False
     *before, last = [line for line in text.split("\n") if line.strip()]
-    if not before:
-        return bool(SENTENCE_END.search(text[:-1]))
-    if len(last) < 60 and before[-1].rstrip("* ").endswith((":", "：")):
+    if before and len(last) < 60 and before[-1].rstrip("* ").endswith((":", "：")):
         return False
     if LIST_LINE.match(last):
         siblings = [line for line in before if LIST_LINE.match(line)]

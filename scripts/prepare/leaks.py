@@ -14,7 +14,6 @@ from typing import NamedTuple
 from scripts.prepare.dedup import features
 from scripts.prepare.text import is_han, tokens
 
-WORDS, CHARACTERS = 3, 4
 COVERED = 0.4  # share of an item's weight from which a question may leak it ...
 CONTAINED = 0.65  # ... where it also holds this share of the item's words that are not stop words (pairs in Chinese)
 QUOTED = 0.7  # share of an item's weight from which a thought or an answer quotes it
@@ -36,12 +35,9 @@ class Leak(NamedTuple):
 
 def runs(parts: list[str]) -> set[tuple[str, ...]]:
     """Runs of tokens: 4 that begin at a Chinese character, 3 elsewhere; a shorter text is one run."""
-    found = set()
-    for start, token in enumerate(parts):
-        run = tuple(parts[start : start + (CHARACTERS if is_han(token) else WORDS)])
-        if len(run) >= WORDS + is_han(token) or start == 0:
-            found.add(run)
-    return found
+    words = {run for run in zip(parts, parts[1:], parts[2:], strict=False) if not is_han(run[0])}
+    characters = {run for run in zip(parts, parts[1:], parts[2:], parts[3:], strict=False) if is_han(run[0])}
+    return words | characters or {tuple(parts)}
 
 
 def spaced(parts: list[str]) -> str:

@@ -18,7 +18,7 @@ BANDS, ROWS = 4, 8  # equal reasoning shares every band, reasoning of similarity
 def reasoning_keys(parts: list[str], seed: int) -> list[int]:
     """Keys of a thought (as tokens), one for each band; two thoughts with a key in common share their reasoning."""
     minhash = RMinHash(BANDS * ROWS, seed)
-    minhash.update([f"{one} {other}" for one, other in zip_longest(parts, parts[1:], fillvalue="")])
+    minhash.update([one + other for one, other in zip_longest(parts, parts[1:], fillvalue="")])
     values = minhash.digest()
     return [hash((band, *values[band * ROWS : (band + 1) * ROWS])) for band in range(BANDS)]
 
