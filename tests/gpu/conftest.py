@@ -21,12 +21,15 @@ class Road:
         from scripts.train.bases import build_model, build_tokenizer
 
         self.folder, self.model = folder, folder / "model"
-        rows = [json.loads(line) for line in (ROOT / "data/sample.jsonl").read_text().splitlines()]
-        self.rows = [
-            {"input": row["Question"], "output": f"<think>\n{row['Complex_CoT']}\n</think>\n\n{row['Response']}"}
-            for row in rows
-            if isinstance(row, dict)
-        ]
+        self.rows = []
+        for line in (ROOT / "data/sample.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            parts = (
+                [row.get(key) for key in ("Question", "Complex_CoT", "Response")] if isinstance(row, dict) else [None]
+            )
+            if all(isinstance(part, str) for part in parts):  # the sample has planted faults
+                output = f"<think>\n{parts[1]}\n</think>\n\n{parts[2]}"
+                self.rows.append({"input": parts[0], "output": output})
         # 2,000 tokens in 2,048 rows: Unsloth needs room for a padding token of its own
         build_tokenizer([row["input"] + row["output"] for row in self.rows], self.model, vocab_size=2000)
         build_model(self.model, hidden=256, layers=4)
@@ -39,6 +42,7 @@ class Road:
         changes = {
             **{"model_name_or_path": self.model, "dataset_dir": self.folder, "dataset": "rows"},
             **{"output_dir": self.folder / name, "per_device_train_batch_size": 8 // gpus, "max_steps": STEPS},
+            **{"gradient_accumulation_steps": 1, "eval_dataset": "null", "eval_strategy": "'no'"},
             **{"save_steps": SAVE, "logging_steps": 1, "learning_rate": 1e-3, "plot_loss": False},
         }
         pairs = [f"{key}={value}" for key, value in changes.items()]
