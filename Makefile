@@ -45,14 +45,14 @@ eval: setup ## base against fine-tune, by default the last run; MODEL, ADAPTER, 
 review: setup ## vote on pairs of answers, blind: a small page on 127.0.0.1
 	@$(PY) -m scripts.evaluate review $(ARGUMENTS)
 
-webchat: setup ## LLaMA-Factory's WebChat on 127.0.0.1:7860; RECIPE=yamls/webchat.yaml ARGS="--port 7861 key=value"
-	@$(PY) -m scripts.chat.serve webchat $(call recipe,yamls/webchat.yaml) $(ARGUMENTS)
+webchat: setup ## LLaMA-Factory's WebChat on 127.0.0.1:7860, the last run's; RECIPE=yamls/webchat.yaml ARGS="--port 7861 key=value"
+	@$(PY) -m scripts.chat webchat $(call option,,RECIPE) $(ARGUMENTS)
 
-api: setup ## an OpenAI-compatible server on 127.0.0.1:8000; RECIPE=yamls/webchat.yaml
-	@$(PY) -m scripts.chat.serve api $(call recipe,yamls/webchat.yaml) $(ARGUMENTS)
+api: setup ## an OpenAI-compatible server on 127.0.0.1:8000, of the last run; RECIPE, ARGS as for webchat
+	@$(PY) -m scripts.chat api $(call option,,RECIPE) $(ARGUMENTS)
 
-chat: setup ## the chat page on 127.0.0.1:7863, with a server of its own; RECIPE=yamls/webchat.yaml ARGS=--compare
-	@$(PY) -m scripts.chat --recipe $(call recipe,yamls/webchat.yaml) $(ARGUMENTS)
+chat: setup ## our chat page on 127.0.0.1:7863, the last run's; RECIPE and ARGS, ARGS=--compare for the base model beside it
+	@$(PY) -m scripts.chat chat $(call option,,RECIPE) $(ARGUMENTS)
 
 export: setup ## merge the last run's adapter, say what that changed, Modelfile for Ollama; RECIPE=yamls/merge.yaml ARGS="key=value"
 	@$(PY) -m scripts.export $(if $(call given,RECIPE),$(call recipe)) $(ARGUMENTS)

@@ -1,6 +1,6 @@
-"""``python -m scripts.chat``: the chat page."""
+"""``python -m scripts.chat``: talk to a model."""
 
-from scripts.chat.page import main
+from scripts.chat.serve import main
 from scripts.common import run_main
 
 run_main(main)

@@ -60,6 +60,16 @@ def without_proxies() -> Iterator[None]:
         os.environ.update(kept)
 
 
+@contextmanager
+def one_line() -> Iterator[None]:
+    """What the system refuses (a folder that is read-only, a full disk) as a UserError in one line."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"{where}{error.strerror or error}; mend that and start again") from error
+
+
 def is_foreign(host: str, origin: str | None, loopback: bool) -> bool:
     """Whether another site's page asks: its Origin is not ours, or its name was re-bound to this machine."""
     rebound = loopback and urlsplit(f"//{host}").hostname not in LOOPBACK
@@ -91,8 +101,14 @@ class SameSite:
         return await self.app(scope, receive, send_with_rule)
 
 
-def run_page(page: Any, host: str = "127.0.0.1", port: int = 7860, password: str = "") -> None:
-    """Serve a Gradio page until it is interrupted; with ``password``, user medcot logs in.
+def preferred(accepted: str, languages: tuple[str, ...]) -> str:
+    """The first of a browser's languages (its Accept-Language header) that is among ``languages``; else English."""
+    named = [part.strip()[:2].lower() for part in accepted.split(",")]
+    return next((name for name in named if name in languages), "en")
+
+
+def run_page(page: Any, host: str = "127.0.0.1", port: int = 7860, password: str = "", **more: Any) -> None:
+    """Serve a Gradio page until it is interrupted; with ``password``, user medcot logs in. ``more``: of launch().
 
     Raises UserError where the machine cannot. Import gradio in `without_proxies` too.
     """
@@ -101,15 +117,7 @@ def run_page(page: Any, host: str = "127.0.0.1", port: int = 7860, password: str
     check_machine(host, port)
     os.environ.update(QUIET)
     print(f"{NOTICE}\nopen http://{in_url(host)}:{port}", flush=True)
-    rules = {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}
-    login = ("medcot", password) if password else None
+    more |= {"app_kwargs": {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}}
+    more |= {"auth": ("medcot", password) if password else None, "share": False, "show_api": False, "quiet": True}
     with without_proxies():
-        page.queue(api_open=False).launch(
-            server_name=in_url(host),
-            server_port=port,
-            auth=login,
-            share=False,
-            show_api=False,
-            quiet=True,
-            app_kwargs=rules,
-        )
+        page.queue(api_open=False).launch(server_name=in_url(host), server_port=port, **more)

@@ -1,192 +1,226 @@
-"""`make api` over HTTP: curl and the openai client get streamed answers; the limits that docs/serving.md lists."""
+"""`make api`: the engine and the server on models that know three answers by heart, by three templates."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import aclosing
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from tests.browser.conftest import Api, free_port, running
-from tests.train.memorised import memorise
+from scripts.chat.thinking import Spent
+from tests.chat.memorised import memorise
+from tests.conftest import TEMPLATES
 
-pytestmark = pytest.mark.slow
-
+QUESTION, THOUGHT, ANSWER = "What is fever?", "The body is warm.\nCount the days.", "Above 38 °C."
 REPLIES = {
-    "What is fever?": "<think>\nThe body is warm.\n</think>\n\nAbove 38 °C.",
+    QUESTION: f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}",
     "发热怎么办？": "<think>\n先看发热几天。\n</think>\n\n多喝水，注意休息。",
-    "What is cough?": "<think>\nAir is pushed out.\n</think>\n\nA reflex.",
 }
-RECIPE = """model_name_or_path: {model}
-template: deepseekr1
-infer_dtype: float32
-do_sample: true
-temperature: 0.6
-top_p: 0.95
-max_new_tokens: 3000
-"""
-LOG: list[Path] = []
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, psutil.Process]]:
-    """`python -m scripts.chat.serve api` with two places and a key."""
-    folder, port = tmp_path_factory.mktemp("api"), free_port()
-    (folder / "api.yaml").write_text(RECIPE.format(model=memorise(folder / "model", REPLIES)))
-    LOG.append(folder / "log")
-    command = [sys.executable, "-m", "scripts.chat.serve", "api", str(folder / "api.yaml"), "--port", str(port)]
-    with running(command, port, folder / "log", API_KEY="test-key", MAX_CONCURRENT="2") as process:
-        yield Api(f"http://127.0.0.1:{port}/v1", "test-key"), psutil.Process(process.pid)
+def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An Engine per template."""
+    from llamafactory.chat import ChatModel
+
+    from scripts.chat.engine import Engine
+
+    found = {}
+    for template in TEMPLATES:
+        model = memorise(tmp_path_factory.mktemp(template) / "model", REPLIES, template)
+        told = {"model_name_or_path": str(model), "template": template, "infer_dtype": "float32"}
+        told |= {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 300}
+        found[template] = Engine(ChatModel(told).engine, "medcot")
+    return found
+
+
+@pytest.fixture(params=TEMPLATES)
+def engine(request: pytest.FixtureRequest, engines: dict[str, Any]) -> Any:
+    return engines[request.param]
 
 
 @pytest.fixture
-def api(server: tuple[Api, psutil.Process]) -> Api:
-    return server[0]
+def qwen(engines) -> Any:
+    return engines["qwen"]
 
 
-def ask(api: Api, question: str = "What is fever?", **options: Any) -> httpx.Response:
-    body = {"model": "medcot", "messages": [{"role": "user", "content": question}], "temperature": 0} | options
-    headers = {"Authorization": f"Bearer {api.key}"}
-    return httpx.post(f"{api.url}/chat/completions", json=body, headers=headers, timeout=60, trust_env=False)
+def post(engine: Any, path: str = "/v1/chat/completions", key: str = "", method: str = "POST", **options: Any) -> Any:
+    """A request to the server, without a socket."""
+    from scripts.chat.api import create_app
+
+    headers = options.pop("headers", {})
+
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(engine, key, loopback=True))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            body = {"temperature": 0, "messages": [{"role": "user", "content": QUESTION}]} | options
+            return await client.request(method, path, json=body, headers=headers)
+
+    return asyncio.run(go())
 
 
-def choice(api: Api, *args: Any, **options: Any) -> tuple[str, str]:
-    found = ask(api, *args, **options).json()["choices"][0]
-    return found["message"]["content"], found["finish_reason"]
-
-
-def streamed(text: str) -> tuple[str, str]:
-    """The text and the finish reason of a server-sent stream that ended with [DONE]."""
+def streamed(text: str) -> tuple[str, str, str]:
+    """Thought, answer and finish reason of a stream that ended with [DONE]."""
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
-    choices = [json.loads(line)["choices"][0] for line in lines[:-1]]
-    return "".join(part["delta"].get("content") or "" for part in choices), choices[-1]["finish_reason"]
-
-
-def test_curl_gets_a_streamed_answer(api):
-    body = {"model": "x", "stream": True, "messages": [{"role": "user", "content": "发热怎么办？"}]}
-    command = ["curl", "-sN", "--noproxy", "*", f"{api.url}/chat/completions", "-H", "Content-Type: application/json"]
-    command += ["-H", f"Authorization: Bearer {api.key}", "-d", json.dumps(body)]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert streamed(output) == (REPLIES["发热怎么办？"], "stop")
+    choices = [choice for line in lines[:-1] for choice in json.loads(line)["choices"]]
+    thought = "".join(choice["delta"].get("reasoning_content", "") for choice in choices)
+    answer = "".join(choice["delta"].get("content", "") for choice in choices)
+    return thought, answer, choices[-1]["finish_reason"]
 
 
 @pytest.mark.parametrize("question", REPLIES)
-def test_the_openai_client_gets_streamed_answers(api, question):
-    openai = pytest.importorskip("openai")
-    direct = openai.DefaultHttpxClient(trust_env=False)
-    client = openai.OpenAI(base_url=api.url, api_key=api.key, max_retries=0, http_client=direct)
+def test_thought_and_answer_come_apart_in_every_template(engine, question):
     messages = [{"role": "user", "content": question}]
-    pieces = [
-        part.choices[0].delta.content or ""
-        for part in client.chat.completions.create(model="any", messages=messages, stream=True)
-    ]
-    assert len([piece for piece in pieces if piece]) > 3
-    assert "".join(pieces) == REPLIES[question]
-    whole = client.chat.completions.create(model="any", messages=messages)
-    assert whole.choices[0].message.content == REPLIES[question]
-    assert whole.usage.completion_tokens > 5
+    thought, _, answer = REPLIES[question].removeprefix("<think>\n").partition("\n</think>\n\n")
+    assert streamed(post(engine, messages=messages, stream=True).text) == (thought, answer, "stop")
+    found = post(engine, messages=messages).json()
+    message = found["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == (thought, answer)
+    usage = found["usage"]
+    assert usage["completion_tokens"] > 5
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-def test_only_the_key_and_this_host_open_it(api):
-    port = api.url.split(":")[2].split("/")[0]
-    for headers in ({}, {"Authorization": "Bearer wrong"}):
-        assert httpx.get(f"{api.url}/models", headers=headers, trust_env=False).status_code == 401
-    good = {"Authorization": f"Bearer {api.key}"}
-    assert httpx.get(f"{api.url}/models", headers=good, trust_env=False).status_code == 200
-    foreign = good | {"Origin": "https://evil.example"}
-    rebound = good | {"Host": f"evil.example:{port}"}
-    ask_first = foreign | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    for method, headers in (("GET", foreign), ("GET", rebound), ("OPTIONS", ask_first)):
-        answer = httpx.request(method, f"{api.url}/models", headers=headers, trust_env=False)
+@pytest.mark.parametrize("limit", range(1, 14))
+def test_wherever_a_limit_cuts_no_half_of_a_mark_is_shown(engine, limit):
+    """Where thought words are plain text, a limit can cut inside ``</think``."""
+    for options in ({}, {"stream": True}):
+        answer = post(engine, max_completion_tokens=limit, **options)
+        if options:
+            thought, content, finish = streamed(answer.text)
+        else:
+            choice = answer.json()["choices"][0]
+            thought, content = choice["message"]["reasoning_content"], choice["message"]["content"]
+            finish = choice["finish_reason"]
+        assert finish == "length"
+        assert THOUGHT.startswith(thought)
+        assert content == "" or (ANSWER.startswith(content) and thought == THOUGHT)
+
+
+@pytest.mark.parametrize("budget", [1, 4, 8, 9, 10, 11, 12, 13, 14, 40])
+def test_at_a_budget_the_thought_is_closed_and_the_answer_begins(engine, budget):
+    thought, answer, _ = streamed(post(engine, thinking_budget=budget, max_tokens=60, stream=True).text)
+    assert THOUGHT.startswith(thought)
+    assert answer, "whatever a model says whose thought was closed for it"
+    assert "</" not in thought + answer[:3]
+    if budget == 40:
+        assert (thought, answer) == (THOUGHT, ANSWER)
+
+
+def test_the_closed_thought_is_encoded_as_a_whole_text(qwen):
+    """The second request continues prompt, thought and mark as training would have encoded them together."""
+    seen = []
+    whole, qwen.complete = qwen.complete, lambda ids, *rest: seen.append(ids) or whole(ids, *rest)
+    post(qwen, thinking_budget=3, max_tokens=5)
+    qwen.complete = whole
+    text = qwen.form.decode(seen[1])
+    assert text.endswith("\n</think>\n\n")
+    assert seen[1] == qwen.form.tokenizer.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
+        [{"role": "system", "content": None}, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}],
+        [
+            {"role": "user", "content": "发热怎么办？"},
+            {"role": "assistant", "content": None, "reasoning_content": "先看"},
+            {"role": "user", "content": QUESTION},
+        ],
+    ],
+)
+def test_messages_of_todays_clients_are_taken(qwen, messages):
+    answer = post(qwen, messages=messages, max_completion_tokens=5, n=1, stop=None, user="x", store=False)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ({"messages": []}, 400, "by turns"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "by turns"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "/etc/x"}}]}]},
+            400,
+            "text",
+        ),
+        ({"messages": [{"role": "user", "content": "fever " * 40_000}]}, 400, "tokens, the model takes"),
+        ({"stop": ["warm"]}, 400, "not supported here: stop"),
+        ({"tools": [{"type": "function"}]}, 400, "not supported here: tools"),
+        ({"n": 2}, 422, "n"),
+        ({"temperature": -1}, 422, "temperature"),
+        ({"max_tokens": 0}, 422, "max_tokens"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_with_a_reason(qwen, options, status, message):
+    answer = post(qwen, **options)
+    assert answer.status_code == status
+    assert message in answer.text
+
+
+def test_only_the_key_and_this_host_open_it(qwen):
+    paths = {"method": "GET", "path": "/v1/models", "key": "secret"}
+    good = {"Authorization": "Bearer secret"}
+    assert post(qwen, **paths).status_code == 401
+    assert post(qwen, **paths, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    models = post(qwen, **paths, headers=good)
+    assert models.json()["data"][0]["id"] == "medcot"
+    assert "research only" in models.text
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example:8000"}, {"Origin": "null"}):
+        answer = post(qwen, **paths, headers=good | headers)
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
 
 
-# docs/serving.md's table: what LLaMA-Factory's API refuses, ignores or gets wrong.
-TURNS = [{"role": "user", "content": "What is fever?"}]
-
-
-@pytest.mark.parametrize(
-    ("options", "status"),
-    [
-        ({"messages": [*TURNS, {"role": "assistant", "content": "<think>\n"}]}, 400),  # no prefill
-        ({"messages": []}, 400),
-        ({"presence_penalty": 0}, 500),  # taken for a repetition penalty, which must be above 0
-        ({"model": "no-such-model"}, 200),
-        ({"stop": ["warm"]}, 200),
-        ({"seed": 1, "logprobs": True}, 200),
-    ],
-)
-def test_limits(api, options, status):
-    answer = ask(api, **options)
-    assert answer.status_code == status
-    if status == 200:
-        assert answer.json()["choices"][0]["message"]["content"] == REPLIES["What is fever?"]
-
-
-def test_no_completions_and_a_cut_off_answer_says_so(api):
-    headers = {"Authorization": f"Bearer {api.key}"}
-    body = {"model": "x", "prompt": "Fever"}
-    assert httpx.post(f"{api.url}/completions", json=body, headers=headers, trust_env=False).status_code == 404
-    assert choice(api, max_tokens=4)[1] == "length"
-    assert streamed(ask(api, max_tokens=4, stream=True).text)[1] == "length"
-
-
-def test_temperature_zero_is_greedy(api):
-    unknown = "An unknown question 3?"  # not learned: sampled answers would differ
-    assert len({choice(api, unknown, max_tokens=30)[0] for _ in range(4)}) == 1
-    assert len({choice(api, unknown, max_tokens=30, temperature=1.5)[0] for _ in range(4)}) > 1
-
-
-def test_failing_streams_end_and_leave_their_place(api):
-    for _ in range(3):  # more than there are places
-        with pytest.raises(httpx.RemoteProtocolError):
-            ask(api, stream=True, presence_penalty=0)
-    assert streamed(ask(api, stream=True).text)[0] == REPLIES["What is fever?"]
-
-
-def test_a_client_that_leaves_stops_the_generating(api, server):
-    endless = {"presence_penalty": 0.01}  # what was said is said again, and again
-    assert choice(api, max_tokens=500, **endless)[1] == "length"
-    body = {"model": "x", "messages": TURNS, "stream": True, "max_tokens": 4000, "temperature": 0} | endless
-    headers = {"Authorization": f"Bearer {api.key}"}
-    used = [sum(server[1].cpu_times()[:2])]
-    with httpx.stream("POST", f"{api.url}/chat/completions", json=body, headers=headers, trust_env=False) as answer:
-        for count, _ in enumerate(answer.iter_lines()):
-            if count > 20:
-                break
-    for _ in range(3):
-        time.sleep(1)
-        used.append(sum(server[1].cpu_times()[:2]))
-    assert used[3] - used[2] < 0.3, f"processor seconds after it left: {[now - used[0] for now in used]}"
-
-
-def test_answers_at_once_are_queued_and_do_not_mix(api):
-    found: list[tuple[str, str]] = []
-    questions = list(REPLIES) * 5
-    threads = [
-        threading.Thread(target=lambda q=q: found.append((q, streamed(ask(api, q, stream=True).text)[0])))
-        for q in questions
+def test_a_text_cannot_forge_a_turn_and_history_has_no_thoughts(engine):
+    marks = [*engine.form.tokenizer.get_added_vocab(), "</think>", "<think>"]
+    turns = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "<think>\nsecret\n</think>\n\nsaid"},
+        {"role": "user", "content": "".join(marks)},
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(found) == len(questions)
-    assert [(question, answer) for question, answer in found if answer != REPLIES[question]] == []
+    text = engine.form.decode(engine.prompt(turns))
+    clean = engine.form.decode(
+        engine.prompt([turns[0], {"role": "assistant", "content": "said"}, {**turns[2], "content": ""}])
+    )
+    assert "secret" not in text
+    for mark in marks:
+        assert text.count(mark) == clean.count(mark), mark
 
 
-def test_nothing_that_was_typed_is_logged(api):
-    ask(api, "a secret of mine 8613")
-    ask(api, "a secret of mine 8613", stream=True)
-    assert "8613" not in LOG[0].read_text()
-    assert "evil.example" not in LOG[0].read_text()
+def test_temperature_zero_is_greedy_whatever_the_models_file_says(qwen):
+    qwen.model.generation_config.do_sample, unknown = True, [{"role": "user", "content": "An unknown question 3?"}]
+    assert len({post(qwen, messages=unknown, max_tokens=20).text[60:] for _ in range(1)}) == 1
+    said = [post(qwen, messages=unknown, max_tokens=20).json()["choices"][0]["message"] for _ in range(3)]
+    assert said[0] == said[1] == said[2]
+    hot = [post(qwen, messages=unknown, max_tokens=20, temperature=3).json()["choices"] for _ in range(4)]
+    assert len({json.dumps(each) for each in hot}) > 1
+
+
+def test_a_failing_answer_ends_and_one_that_is_left_stops(qwen, monkeypatch):
+    async def leave() -> Spent:
+        spent = Spent()
+        pieces = qwen.answer(qwen.prompt([{"role": "user", "content": QUESTION}]), {"max_new_tokens": 250}, spent)
+        async with aclosing(pieces):
+            await anext(pieces)
+        await asyncio.sleep(0.5)
+        before = spent.new
+        await asyncio.sleep(0.3)
+        assert spent.new == before
+        return spent
+
+    assert asyncio.run(leave()).new < 100
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(qwen.model, "generate", broken)
+    for _ in range(3):  # more than there are places
+        with pytest.raises(RuntimeError, match="out of memory"):
+            post(qwen)

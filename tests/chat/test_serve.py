@@ -1,72 +1,138 @@
-"""What is decided before a model is loaded: where a server listens, with which key, and whether its model is there."""
+"""What is decided before a model is loaded: which one, its settings, where to listen; errors in one line."""
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+import yaml
 
-from scripts.chat.serve import check_models, environment
+from scripts.chat import settings as chat_settings
+from scripts.chat.hosting import preferred
+from scripts.chat.settings import read_settings
 from scripts.common import ROOT, UserError
+from scripts.train import run as runs
+
+RECIPE = {"model_name_or_path": "org/name", "template": "qwen", "temperature": 0.6}
 
 
-@pytest.mark.parametrize("kind", ["webchat", "api"])
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
-def test_a_wider_bind_needs_a_key(kind, host):
-    with pytest.raises(UserError, match="API_KEY"):
-        environment(kind, host, 8000)
-    assert host in environment(kind, host, 8000, "secret").values()
-
-
-def test_the_servers_start_closed_and_quiet(monkeypatch):
-    monkeypatch.delenv("MAX_CONCURRENT", raising=False)
-    api = environment("api", "127.0.0.1", 8000)
-    assert {
-        "API_HOST": "127.0.0.1",
-        "API_PORT": "8000",
-        "API_VERBOSE": "0",
-        "MAX_CONCURRENT": "2",
-    }.items() <= api.items()
-    webchat = environment("webchat", "localhost", 7861)
-    assert {"GRADIO_SERVER_NAME": "localhost", "GRADIO_SHARE": "False"}.items() <= webchat.items()
-    for env in (api, webchat):
-        assert env["GRADIO_ANALYTICS_ENABLED"] == "False"
-        assert env["HF_HUB_DISABLE_TELEMETRY"] == "1"
-    monkeypatch.setenv("MAX_CONCURRENT", "8")
-    assert environment("api", "127.0.0.1", 8000)["MAX_CONCURRENT"] == "8"
+def written(tmp_path: Path, **more: object) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | more))
+    return str(path)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "overrides", "message"),
+    ("more", "overrides", "message"),
     [
-        (None, [], "no such recipe"),
-        ("- a list\n", [], "not a YAML mapping"),
-        ("model_name_or_path: saves/none\n", [], "saves/none.*config.json"),
-        ("model_name_or_path: org/name\nadapter_name_or_path: saves/qlora_x\n", [], "adapter_config.json.*make train"),
-        ("model_name_or_path: org/name\n", ["adapter_name_or_path=saves/a,saves/b"], "saves/a"),
-        ("model_name_or_path: ./here\n", [], "here"),
-        ("model_name_or_path: org/name\n", [], None),
-        ("model_name_or_path: org/name\nadapter_name_or_path: org/adapter\n", [], None),
+        ({"model_name_or_path": "saves/none"}, [], "model_name_or_path is saves/none.*config.json.*`make train`"),
+        ({"adapter_name_or_path": "saves/own"}, [], "saves/own, which has no adapter_config.json: run `make train`"),
+        ({"adapter_name_or_path": "saves/demo-x"}, [], "`make demo`"),
+        ({"model_name_or_path": "saves/qwen_coder_x"}, [], "`make demo`"),
+        ({}, ["adapter_name_or_path=saves/a,saves/b"], "saves/a"),
+        ({"model_name_or_path": "./here"}, [], "here"),
+        ({"template": None}, [], "missing: template"),
+        ({"temperature": "0.7"}, [], 'temperature is the text "0.7", expected a number'),
+        ({"quantization_bit": "4"}, [], "quantization_bit is the text"),
+        ({}, ["default_system=Answer in X: briefly"], "default_system was read as a mapping.*quotes"),
+        ({}, ["default_system=[short]"], "default_system was read as a mapping or list"),
+        ({}, ["temperatur"], "found 'temperatur', expected a recipe .* or KEY=VALUE"),
     ],
 )
-def test_a_missing_model_is_said_before_anything_is_loaded(recipe, overrides, message, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    if recipe:
-        path.write_text(recipe)
-    if message is None:
-        check_models(str(path), overrides)
-    else:
-        with pytest.raises(UserError, match=message):
-            check_models(str(path), overrides)
+def test_what_cannot_be_is_one_line_before_anything_is_loaded(more, overrides, message, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
+        read_settings([written(tmp_path, **more), *overrides])
+    assert "\n" not in str(caught.value)
 
 
-def test_a_port_in_use_is_said_at_once(tmp_path):
-    (tmp_path / "recipe.yaml").write_text("model_name_or_path: org/name\n")
+def test_overrides_count_and_a_hub_id_is_taken(tmp_path):
+    told = read_settings([written(tmp_path), "temperature=0.1", 'default_system="Answer in X: briefly"'])
+    assert told == RECIPE | {"temperature": 0.1, "default_system": "Answer in X: briefly"}
+
+
+@pytest.mark.parametrize("template", ["deepseekr1", "qwen3", "qwen"])
+@pytest.mark.parametrize("bits", [None, 4])
+def test_without_a_recipe_the_last_run_is_talked_to_as_it_was_trained(template, bits, tmp_path, monkeypatch, capsys):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    precision = {"bits": bits, "dtype": "bfloat16"} | ({"type": "nf4", "double": True} if bits else {})
+    told = {"model": {"name": str(tmp_path / "base")}, "adapter": str(tmp_path), "template": template}
+    told |= {"system": "Be: brief", "thinking": True, "precision": precision, "assumed": False}
+    monkeypatch.setattr(runs, "newest_adapter", lambda: tmp_path)
+    monkeypatch.setattr(runs, "read_run", lambda folder: told)
+    found = read_settings(["max_new_tokens=64", "top_k=5"])
+    assert (found["template"], found["default_system"], found["adapter_name_or_path"]) == (
+        template,
+        "Be: brief",
+        str(tmp_path),
+    )
+    assert (found["max_new_tokens"], found["top_k"], found["temperature"]) == (64, 5, 0.6)
+    assert found.get("quantization_bit") == bits
+    assert found["infer_dtype"] == "bfloat16"
+    assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_without_any_run_the_ways_on_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"make demo.*RECIPE="):
+        read_settings([])
+
+
+def test_the_shipped_recipes_name_their_remedy(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for recipe, remedy in (("examples/webchat_cpu.yaml", "make demo"), ("yamls/webchat.yaml", "make train")):
+        with pytest.raises(UserError, match=remedy):
+            read_settings([str(ROOT / recipe)])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("en-GB", "en"),
+        ("fr-FR,zh;q=0.5", "zh"),
+        ("fr", "en"),
+        ("", "en"),
+        ("ZH", "zh"),
+    ],
+)
+def test_the_browsers_language_is_taken(accepted, language):
+    assert preferred(accepted, ("en", "zh")) == language
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "scripts.chat", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["chat", "webchat", "api"])
+def test_a_port_in_use_is_said_at_once(kind):
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
-        command = [sys.executable, "-m", "scripts.chat.serve", "api", str(tmp_path / "recipe.yaml"), "--port", port]
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        answer = run(kind, "--port", port)
     assert answer.returncode == 1
-    assert f"port {port} is in use" in answer.stderr
+    assert f"error: port {port} is in use" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_wide_bind_needs_a_password_and_help_is_quick():
+    answer = run("api", "--host", "0.0.0.0", API_KEY="")
+    assert "API_KEY=" in answer.stderr
+    began = time.monotonic()
+    shown = run("--help").stdout
+    assert time.monotonic() - began < 5, "a busy machine included"
+    assert "examples:" in shown
+    assert "research only" in shown
+    loaded = "import sys, scripts.chat.serve; print({'gradio', 'torch', 'fastapi'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", loaded], cwd=ROOT, text=True).strip() == "set()"
+
+
+def test_the_page_and_its_helpers_import_nothing_of_evaluation():
+    for path in Path(chat_settings.__file__).parent.glob("*.py"):
+        assert "scripts.evaluate" not in path.read_text(), path.name

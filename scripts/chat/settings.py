@@ -1,0 +1,74 @@
+"""Which model is talked to, settled and checked before a minute of loading."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from scripts.common import ROOT, UserError, load_recipe
+
+SAMPLING = str(ROOT / "yamls/webchat.yaml")  # where no recipe is named, the run's settings with this one's sampling
+SAMPLING_KEYS = ("infer_backend", "trust_remote_code", "do_sample", "temperature", "top_p", "max_new_tokens")
+FILES = {"model_name_or_path": "config.json", "adapter_name_or_path": "adapter_config.json"}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
+
+
+def read_settings(arguments: list[str]) -> dict[str, Any]:
+    """What LLaMA-Factory is to load: a recipe's settings, or those of the run that ended last, with overrides.
+
+    ``arguments``: a recipe (or none), then KEY=VALUE. Raises UserError for a missing model, a value of the wrong kind,
+    and where there is no run.
+    """
+    named = bool(arguments) and arguments[0].endswith((".yaml", ".yml"))
+    recipe, overrides = (arguments[0], arguments[1:]) if named else (SAMPLING, arguments)
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"found {override!r}, expected a recipe (….yaml) or KEY=VALUE, e.g. temperature=0.7")
+    settings = load_recipe(recipe, overrides, ("model_name_or_path", "template"))
+    if not named:
+        kept = {*SAMPLING_KEYS, *(override.partition("=")[0] for override in overrides)}
+        settings = last_run() | {key: settings[key] for key in kept}
+    check_values(settings)
+    check_files(settings)
+    return settings
+
+
+def last_run() -> dict[str, Any]:
+    """Model, adapter, template and precision of the run that ended last, as it was trained."""
+    from scripts.train.run import newest_adapter, read_run
+
+    try:
+        run = read_run(newest_adapter())
+    except UserError as error:
+        raise UserError(f"{error}; or name a recipe, RECIPE=examples/webchat_cpu.yaml after `make demo`") from error
+    precision = run["precision"]
+    settings = {"model_name_or_path": run["model"]["name"], "adapter_name_or_path": run["adapter"]}
+    settings |= {"template": run["template"], "default_system": run["system"], "enable_thinking": run["thinking"]}
+    settings |= {"infer_dtype": precision["dtype"]}
+    if precision["bits"]:
+        settings |= {"quantization_method": "bnb", "quantization_bit": precision["bits"]}
+        settings |= {"quantization_type": precision["type"], "double_quantization": precision["double"]}
+    assumed = ", its recipe assumed" if run["assumed"] else ""
+    print(f"the run that ended last: {run['adapter']} (template {run['template']}{assumed}); RECIPE=FILE takes another")
+    return settings
+
+
+def check_values(settings: dict[str, Any]) -> None:
+    """Raise UserError for a mapping or a list where one value is expected, and for a number in quotes."""
+    for key, value in settings.items():
+        if isinstance(value, dict | list) and not key.endswith("_config"):
+            quoted = f"{key}='\"…\"'"
+            raise UserError(f"{key} was read as a mapping or list, {value}: a text with a colon needs quotes, {quoted}")
+        if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+            raise UserError(f'{key} is the text "{value}", expected a number: write {value}, without quotes')
+
+
+def check_files(settings: dict[str, Any]) -> None:
+    """Raise UserError where a local model or adapter is not there, with the command that makes it."""
+    for key, file in FILES.items():
+        for name in str(settings.get(key) or "").split(","):
+            is_hub_id = name.count("/") == 1 and not name.startswith(("saves/", ".", "/"))
+            if name and not is_hub_id and not Path(name, file).is_file():
+                made = "make demo" if re.match("saves/(demo|qwen_coder|pretrain_tiny)", name) else "make train"
+                raise UserError(f"{key} is {name}, which has no {file}: run `{made}` first, or name another")
