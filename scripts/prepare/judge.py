@@ -16,6 +16,8 @@ from scripts.prepare.lengths import Lengths
 from scripts.prepare.records import Record, Unreadable, claimed_language
 from scripts.prepare.text import tokens
 
+EVIDENCE = 100  # characters of the place that speaks for a rejection
+
 
 @dataclass(slots=True)
 class Row:
@@ -83,7 +85,7 @@ class Judge:
         if row.reason is None and row.personal and self.args.reject_personal:
             row.reason = "personal_data"
         if row.reason:
-            return row, {"matched": ", ".join(row.personal) if row.reason == "personal_data" else ""}
+            return row, {"matched": evidence(row, text)}
         question, thought = tokens(text.question), tokens(text.thought)
         row.key, row.system = " ".join(question), record.system
         row.id = own_id(raw) or f"{row.lang}-{blake2b(row.key.encode(), digest_size=8).hexdigest()}"
@@ -94,6 +96,20 @@ class Judge:
         prepared = {"id": row.id, "lang": row.lang, "input": text.question, "output": output}
         prepared |= {"system": record.system} if record.system else {}
         return row, prepared | {"source": record.source, "line": record.line}
+
+
+def evidence(row: Row, text: clean.Text) -> str:
+    """The place of a record that speaks for its rejection; empty where its question or the reason says enough."""
+    shown = {
+        "refusal": text.answer[:EVIDENCE],
+        "mixed_language": f"{text.thought[:EVIDENCE]} … {text.answer[:EVIDENCE]}",
+        "personal_data": ", ".join(row.personal),
+    }
+    if row.reason in shown:
+        return shown[row.reason]
+    own = {"reasoning": text.thought, "answer": text.answer}.get(row.reason.rpartition("_")[2], "")
+    at_its_end = row.reason.startswith(("cut_off_", "looping_"))
+    return f"… {own[-EVIDENCE:]}" if at_its_end else own[:EVIDENCE]
 
 
 def own_id(raw: dict) -> str:

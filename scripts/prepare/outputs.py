@@ -102,7 +102,7 @@ class Writer:
         leak = row.reason.startswith("leak") and len(self.leaks) < PAIRS
         if not leak and len(shown) >= EXAMPLES:
             return
-        value = json.loads(line)
+        value = shown_value(line)
         text = excerpt(value["record"])
         place = {"source": row.source, "line": row.line}
         if len(shown) < EXAMPLES:
@@ -111,6 +111,11 @@ class Writer:
             benchmark, _, item = value["matched"].partition("/")
             pair = {"where": value["where"], "reason": row.reason, **place, "text": value["leaked"]}
             self.leaks.append({**pair, "benchmark": benchmark, "item": item, "item_text": value["item_text"]})
+
+
+def shown_value(line: bytes) -> dict[str, Any]:
+    """A line's value as UTF-8 can hold it, which half of a surrogate pair it cannot: a question mark stands there."""
+    return json.loads(json.dumps(json.loads(line), ensure_ascii=False).encode(errors="replace"))
 
 
 def excerpt(record: Any) -> str:

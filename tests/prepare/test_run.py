@@ -315,3 +315,24 @@ def test_help_is_quick() -> None:
     )
     assert "--thought-tags" in words.stdout
     assert time.perf_counter() - begin < 3  # under a second on a quiet machine
+
+
+def test_a_rejected_row_that_utf8_cannot_hold_is_shown_all_the_same(tmp_path, run):
+    broken = GOOD | {"Question": GOOD["Question"] + " \ud83d <img src=http://x.example/y.png>"}
+    report = run(write(tmp_path / "a.jsonl", [*many(6), json.dumps(broken)]))
+    assert report["reasons"] == {"not_text": 1}
+    assert "? <img" in report["examples"]["not_text"][0]["text"]
+    assert "\\<img" in (tmp_path / "out/t_report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "evidence"),
+    [
+        ({"Response": "I'm sorry, but I cannot help with that."}, "refusal", "I cannot help"),
+        ({"Response": "The artery is blocked. " * 3 + "Therefore the most likely one is the right cor"}, "cut_off_answer", "the right cor"),
+        ({"Complex_CoT": GOOD["Complex_CoT"] + " And then the patient should"}, "cut_off_reasoning", "the patient should"),
+    ],
+)  # fmt: skip
+def test_what_a_filter_found_is_shown(tmp_path, run, changed, reason, evidence):
+    report = run(write(tmp_path / "a.jsonl", [*many(6), GOOD | changed]))
+    assert evidence in report["examples"][reason][0]["matched"]
