@@ -267,7 +267,8 @@ ROWS = st.one_of(VALUES, st.fixed_dictionaries({"Question": TEXT, "Complex_CoT":
 def test_any_json_is_counted_and_what_is_kept_is_whole(tmp_path: Path, run: Callable, rows: list) -> None:
     out = tmp_path / "any"
     shutil.rmtree(out, ignore_errors=True)
-    report = run(write(tmp_path / "any.jsonl", [GOOD, *rows]), "--val", 0, "--test", 0, out=out)
+    lines = [json.dumps(row) for row in (GOOD, *rows)]  # a text too: as it is it would be another line, or none
+    report = run(write(tmp_path / "any.jsonl", lines), "--val", 0, "--test", 0, out=out)
     kept, rejected = read(out / "t_train.jsonl"), read(out / "t_rejected.jsonl")
     assert report["read"] == 1 + len(rows) == len(kept) + len(rejected)
     for row in kept:
