@@ -1,12 +1,10 @@
-"""Answer accuracy on multiple-choice items: the prompt, the items' file, and shares with what stands behind them."""
+"""Answer accuracy on multiple-choice items: the prompt, and shares with what stands behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from scripts.common import UserError, read_jsonl
 from scripts.evaluate.generate import Item
 from scripts.evaluate.stats import compare
 
@@ -16,41 +14,6 @@ ASKS = {
 }
 CUES = {"zh": "答案：", "en": "Answer:"}
 STATUSES = ("read", "asked", "several", "unparsed")
-
-
-def read_benchmark(path: str | Path) -> list[dict]:
-    """Items of a benchmark file; raises UserError, with every bad line, for what cannot be asked or scored."""
-    items: dict[Any, dict] = {}
-    wrong = []
-    for line, row in read_jsonl(path):
-        fault = fault_of(row, items)
-        if fault:
-            wrong.append(f"{path}:{line}: {fault}")
-        else:
-            items[row["id"]] = row
-    if wrong:
-        raise UserError("\n".join(wrong[:20]) + (f"\nand {len(wrong) - 20} more" if len(wrong) > 20 else ""))
-    if not items:
-        raise UserError(f"{path}: no items; write it again with python -m scripts.prepare.benchmarks")
-    return list(items.values())
-
-
-def fault_of(row: dict, known: dict[Any, dict]) -> str:
-    """What is wrong with a benchmark row, or nothing."""
-    options = row.get("options")
-    if not isinstance(row.get("id"), str | int) or row["id"] in known:
-        return f"id {row.get('id')!r} is missing or not unique in this file"
-    if not isinstance(row.get("question"), str) or not row["question"].strip():
-        return "expected text in `question`"
-    if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
-        return "expected `options`: letter → text"
-    if len(letters_of(row)) < 2 or not all(len(letter) == 1 and letter in "ABCDEFGHIJ" for letter in options):
-        return f"options are {', '.join(options) or 'none'}; expected at least two of the letters A to J"
-    if not isinstance(row.get("answer_idx"), str) or row["answer_idx"] not in letters_of(row):
-        return f"answer_idx is {row.get('answer_idx')!r}, expected one of {', '.join(letters_of(row))}"
-    if row.get("lang") not in ASKS:
-        return f"lang is {row.get('lang')!r}, expected one of {', '.join(ASKS)}"
-    return ""
 
 
 def letters_of(row: dict) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import ROOT, UserError, file_hash, read_json, write_json
-from scripts.evaluate import accuracy
 from scripts.evaluate.engines import R1_SAMPLING, in_parallel
 from scripts.evaluate.generate import Limits
 from scripts.evaluate.instructions import load_prompts
+from scripts.prepare.items import read_items
 
 STEPS = ("perplexity", "answers", "accuracy", "instructions", "format", "judge", "controls")
 MINUTES_ON_CPU = 8.0
@@ -77,12 +77,12 @@ class Settings:
         """Most tokens that will be generated."""
         room = self.budgets[-1] + self.answer_tokens
         items = {
-            "accuracy": sum(len(accuracy.read_benchmark(path)[: self.limit]) for path in self.benchmarks)
+            "accuracy": sum(len(read_items(path)[: self.limit]) for path in self.benchmarks)
             * len(self.seeds)
             * (2 if self.rotated else 1),
             "instructions": sum(len(load_prompts(path)[: self.limit]) for path in self.instructions),
             "format": min(records, self.limit or records),
-            "controls": len(accuracy.read_benchmark(self.benchmarks[0])[: self.limit]) / sides,
+            "controls": len(read_items(self.benchmarks[0])[: self.limit]) / sides,
         }
         return int(sum(count for step, count in items.items() if step in self.steps) * room * sides)
 
@@ -102,7 +102,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         raise UserError(f"{folder} holds no file; write one with python -m scripts.prepare.benchmarks")
     development = tuple(Path(path) for path in options.development or sorted((folder / "development").glob("*.jsonl")))
     for path in (*benchmarks, *development):
-        accuracy.read_benchmark(path)
+        read_items(path)
     instructions = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")
     return Settings(
         steps=tuple(options.only or STEPS),

@@ -26,6 +26,7 @@ from scripts.evaluate.settings import Settings
 from scripts.evaluate.stats import compare
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import SIDES, Subject
+from scripts.prepare.items import read_items
 
 SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answer after it
 
@@ -109,7 +110,7 @@ def measure_accuracy(run: Evaluation) -> list[dict]:
     rows: list[dict] = []
     with run.step("accuracy") as result:
         for path in run.settings.benchmarks:
-            items = accuracy.read_benchmark(path)[: run.settings.limit]
+            items = read_items(path)[: run.settings.limit]
             rows += asked_by_all(run, path.stem, items)
             if run.settings.rotated:
                 turned = [texts.rotate_options(item, 1) for item in items]
@@ -204,7 +205,7 @@ def check_format(run: Evaluation) -> list[dict]:
 def run_controls(run: Evaluation, rows: list[dict]) -> None:
     """The negative controls; the base model's second run has a store of its own, so it is really asked again."""
     settings, path = run.settings, run.settings.benchmarks[0]
-    items, last = accuracy.read_benchmark(path)[: settings.limit], str(settings.budgets[-1])
+    items, last = read_items(path)[: settings.limit], str(settings.budgets[-1])
     with run.step("controls") as result:
         again = Store(run.folder / "control_generations.jsonl")
         limits = settings.limits()
@@ -272,7 +273,7 @@ def choose_base_form(run: Evaluation, form: Any) -> None:
             run.forms["base"] = forms.base_form(form, candidate)
             rows = []
             for path in run.settings.development:
-                items = accuracy.read_benchmark(path)[: run.settings.limit]
+                items = read_items(path)[: run.settings.limit]
                 answered = run.ask(accuracy.items_of(items), f"development {path.stem}", "base", run.settings.limits())
                 rows += accuracy.score(path.stem, items, answered)
             last = str(run.settings.budgets[-1])

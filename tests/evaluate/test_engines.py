@@ -17,6 +17,7 @@ from scripts.evaluate.generate import Item, Limits, ask, without_half_mark
 from scripts.evaluate.server import ServerEngine, identify
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
+from scripts.prepare.items import read_items
 from scripts.train.template import PromptFormat
 from tests.conftest import TEMPLATES, build_adapter
 from tests.evaluate.conftest import write_benchmark
@@ -38,7 +39,7 @@ def loaded(tiny_models, tmp_path_factory) -> dict[str, LoadedModel]:
 
 
 def choices(path: Path, n: int = 6) -> list[Item]:
-    return accuracy.items_of(accuracy.read_benchmark(write_benchmark(path, n)))
+    return accuracy.items_of(read_items(write_benchmark(path, n)))
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -190,7 +191,7 @@ def test_two_processes_on_one_store_lose_no_line(tmp_path):
 
 def test_scores_from_a_scripted_server_are_exact(tmp_path):
     """Items 0-2 right, 3 wrong, 4 several, 5 asked once more by likelihood; faults are retried and counted."""
-    items = accuracy.read_benchmark(write_benchmark(tmp_path / "bench.jsonl"))
+    items = read_items(write_benchmark(tmp_path / "bench.jsonl"))
     said = [f"hm\n</think>\n\nSo.\nAnswer: {'ABCDAB'[i]}" for i in range(3)]
     said += ["hm\n</think>\n\nAnswer: C", "hm\n</think>\n\nAnswer: A and B", "Answer: B\n</think>\n\nNo idea."]
 
