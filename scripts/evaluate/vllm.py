@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scripts.common import ROOT, UserError, read_json
@@ -39,6 +39,8 @@ def command_of(python: str, subject: Subject, port: int, longest: int, memory: f
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", reachable(subject.model), "--served-model-name", SIDES["base"], "--dtype", "bfloat16"]
     command += ["--max-model-len", str(longest), "--gpu-memory-utilization", str(memory), "--enable-prefix-caching"]
+    # vLLM's own defaults: a model's generation_config.json (a repetition penalty, say) would change greedy answers too.
+    command += ["--generation-config", "vllm"]
     if subject.adapter:
         rank = read_json(Path(subject.adapter) / "adapter_config.json")["r"]
         largest = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)
@@ -111,17 +113,11 @@ def check_tokenizer(url: str, form: PromptFormat) -> None:
 
 def stop(child: subprocess.Popen) -> None:
     """End the server and its workers, by force where they do not end within seconds."""
-    for sign, patience in ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        try:
-            os.killpg(child.pid, sign)
-            child.wait(patience)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-        else:
-            break
     try:
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait(20)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # a worker that outlived its parent would keep the GPU's memory
-    except ProcessLookupError:
-        return
+    child.wait()
