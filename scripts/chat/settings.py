@@ -39,9 +39,12 @@ def last_run() -> dict[str, Any]:
     from scripts.train.run import newest_adapter, read_run
 
     try:
-        run = read_run(newest_adapter())
+        adapter = newest_adapter()
     except UserError as error:
-        raise UserError(f"{error}; or name a recipe, RECIPE=examples/webchat_cpu.yaml after `make demo`") from error
+        raise UserError(
+            "no run has ended yet: `make demo` or `make train` first, or name a recipe, RECIPE=…"
+        ) from error
+    run = read_run(adapter)
     precision = run["precision"]
     settings = {"model_name_or_path": run["model"]["name"], "adapter_name_or_path": run["adapter"]}
     settings |= {"template": run["template"], "default_system": run["system"], "enable_thinking": run["thinking"]}

@@ -203,6 +203,7 @@ def test_pictures(site, visit, tmp_path):
         settings(page, language)
         send(page, {"en": "What helps against fever?", "zh": "发热怎么办？"}[language])
         done(page, 1, language)
+        page.wait_for_timeout(1500)  # the question field comes back
         picture = folder / f"{name}.png"
         page.screenshot(path=picture)
         assert 10_000 < picture.stat().st_size < 300_000
