@@ -53,7 +53,7 @@ LIST_LINE = re.compile(
 # An option, bare or after "the answer is:", e.g. "答案是：\n\nE. 800ml".
 OPTION_END = re.compile(r"(?:^|[:：\n])[\s*]*[A-Ha-hＡ-Ｈ][.．、:：)）\s][^。！？!?\n]{1,80}$")
 LONG_NUMBER = re.compile(r"\d[\d .()-]{8,}")  # cheap: most texts hold none
-EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[a-zA-Z]{2,}")
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}\.[a-zA-Z]{2,}")  # bounded: a gene is one long word
 ID_NUMBER = re.compile(
     r"(?<!\d)\d{6}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])\d{3}[\dXx](?!\d)|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)"
 )
