@@ -164,6 +164,8 @@ def duplicate(row: Row, line: bytes, rows: list[Row], kept: int, similarity: flo
     """The rejected line of a duplicate, with the record that is kept for it."""
     value = json.loads(line)
     row.reason = "duplicate_exact" if row.key == rows[kept].key else "duplicate_near"
-    found = {"matched": rows[kept].id, "similarity": round(similarity, 3)}
+    personal, thought = (one - other for one, other in zip(rows[kept].quality, row.quality, strict=True))
+    why = "less personal data" if personal else f"reasoning {thought} characters longer" if thought else "came first"
+    found = {"matched": rows[kept].id, "similarity": round(similarity, 3), "kept_because": why}
     record = {"Question": value["input"], "output": value["output"]}
     return line_of(rejected(row, found, record))

@@ -242,6 +242,9 @@ def tell(args: argparse.Namespace, report: dict) -> None:
         raise UserError(f"{place}: no record was kept of {report['read']:,} ({most}); see there why")
     if args.test and not report["splits"]["test"]["records"]:
         print("warning: the test split is empty, so no perplexity can be measured: raise --test, or add records")
+    cut = sum(count for reason, count in report["reasons"].items() if reason.startswith("cut_off"))
+    if cut > 0.2 * report["read"]:
+        print("warning: many texts end without a full stop; is that a habit? --skip cut_off_reasoning cut_off_answer")
     if args.no_lengths:
         print("warning: lengths were not checked: training cuts what is longer than its cutoff_len")
     if report["personal"]["rows"] and not args.reject_personal:
