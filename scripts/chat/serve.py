@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.chat import hosting
 from scripts.chat.settings import read_settings
-from scripts.common import NOTICE, UserError, first_line, quiet_libraries, run_main
+from scripts.common import NOTICE, UserError, first_line, quiet_libraries
 
 PORTS = {"chat": 7863, "webchat": 7860, "api": 8000}
 EXAMPLES = """examples:
@@ -102,7 +102,3 @@ def main() -> None:
     with hosting.one_line():
         hosting.check_machine(args.host, args.port)
         {"chat": serve_chat, "webchat": serve_webchat, "api": serve_api}[args.kind](args)
-
-
-if __name__ == "__main__":
-    run_main(main)
