@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,10 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "For research only. Not medical advice, not for clinical use."
 NOTICE_ZH = "仅供研究使用，不构成医疗建议，不得用于临床。"
 VERSION = "0.2.0"
-# The turn and reasoning marks of DeepSeek-R1's tokenizer: inside a text they would forge a turn.
-BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
-# The first characters of every answer in training, LLaMA-Factory's thought words of template deepseekr1.
-THINK_OPEN, THINK_CLOSE = "<think>\n", "\n</think>\n\n"
 
 
 def quiet_libraries() -> None:
@@ -33,17 +30,17 @@ def quiet_libraries() -> None:
 
     Call it before torch or transformers are imported. What a user set by environment variables stays.
     """
-    for name in ("LLAMAFACTORY_VERBOSITY", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
-        os.environ.setdefault(name, "ERROR" if name.startswith("LLAMA") else "error")
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of child processes
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
     if not sys.stderr.isatty():  # a log file needs few bars
         os.environ.setdefault("TQDM_MININTERVAL", "30")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for name in ("bitsandbytes", "accelerate", "torch", "unsloth", "urllib3", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for kind in (DeprecationWarning, FutureWarning, UserWarning):
-        warnings.simplefilter("ignore", kind)
+    warnings.simplefilter("ignore")
 
 
 class UserError(Exception):
@@ -146,7 +143,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         line = getattr(error, "lineno", 1)
         raise UserError(f"{path}:{line}: not valid JSON ({error}); repair or delete this file") from error
 
@@ -183,62 +180,42 @@ def file_hash(*paths: str | Path) -> str:
 
 def versions(*names: str) -> dict[str, str]:
     """Installed versions of the named distributions; those that are missing are left out."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {found.name: found.version for found in metadata.distributions() if found.name in names}
 
 
 def git_commit() -> str | None:
-    """The checkout's commit with ``-dirty`` where tracked files differ; None outside a checkout.
-
-    A copy on a machine without the checkout is told its commit by MEDCOT_COMMIT.
-    """
+    """The checkout's commit with ``-dirty`` where tracked files differ; a copy is told it by MEDCOT_COMMIT."""
     if told := os.environ.get("MEDCOT_COMMIT"):
         return told
-    git = ["git", "-C", str(ROOT)]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("-dirty" if dirty else "")
 
 
 def machine() -> str:
     """The machine in words: processor, cores, memory, and the GPU where the driver answers."""
-    cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    words = [cpu, f"{len(os.sched_getaffinity(0))} cores"]
-    words.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory")
-    try:
+    named = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    words = [named[1] if named else platform.machine()]
+    words += [f"{len(os.sched_getaffinity(0))} cores", f"{memory:.0f} GiB memory"]
+    if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        words += subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().splitlines()
-    except (OSError, subprocess.CalledProcessError):
-        pass
+        words += subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines()
     return ", ".join(words)
 
 
 def provenance() -> dict[str, Any]:
     """Where a number comes from: command, commit, machine and the versions that matter."""
+    libraries = ("llamafactory", "torch", "transformers", "peft", "bitsandbytes", "unsloth", "datasets", "vllm")
     return {
         "medcot": VERSION,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]])
-        if "-m" in sys.orig_argv
-        else " ".join(sys.argv),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "commit": git_commit(),
         "machine": machine(),
         "python": platform.python_version(),
-        "versions": versions(
-            "llamafactory", "torch", "transformers", "peft", "bitsandbytes", "unsloth", "datasets", "vllm"
-        ),
+        "versions": versions(*libraries),
     }

@@ -8,8 +8,6 @@ import unicodedata
 from functools import lru_cache
 from importlib import resources
 
-from scripts.common import ASSISTANT, BOS, EOS, USER
-
 CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 )
@@ -28,7 +26,8 @@ SUBSCRIPT = str.maketrans("0123456789+-", "₀₁₂₃₄₅₆₇₈₉₊₋"
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,24}\d{0,2});")
 SPACE_AT_END = re.compile(r"[ \t]+$", re.M)
 EMPTY_LINES = re.compile(r"\n{3,}")
-EDGE_MARKS = re.compile(rf"^(?:\s*(?:{BOS}|{USER}|{ASSISTANT}))+|(?:{EOS}\s*)+$")
+MARK = r"<[|｜][^<>|｜\n]{1,40}[|｜]>"  # of any model's chat template
+EDGE_MARKS = re.compile(rf"^(?:\s*{MARK}(?!\s*(?:system|user|assistant)\b))+|(?:{MARK}\s*)+$")
 
 HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 HAN_RUN = re.compile(f"[{HAN}]+")

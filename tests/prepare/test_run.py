@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.common import ROOT, THINK_CLOSE, THINK_OPEN, UserError
+from scripts.common import ROOT, UserError
 from scripts.prepare.split import SPLITS
 from tests.prepare.conftest import EN, read, record, write
 
@@ -85,7 +85,7 @@ def test_prepared_records_have_the_contracts_form(tmp_path: Path, run: Callable,
     assert [kept[1]["id"], kept[2]["id"]] == ["own", "own-2"]
     assert (kept[1]["lang"], kept[1]["source"]) == ("en", str(tmp_path / "raw.jsonl"))
     assert kept[1]["input"] == rows[0]["Question"]
-    assert kept[1]["output"] == f"{THINK_OPEN}{rows[0]['Complex_CoT']}{THINK_CLOSE}{rows[0]['Response']}"
+    assert kept[1]["output"] == f"<think>\n{rows[0]['Complex_CoT']}\n</think>\n\n{rows[0]['Response']}"
     assert set(kept[1]) == {"id", "lang", "source", "line", "input", "output"}
 
 
@@ -248,7 +248,7 @@ def test_thoughts_in_the_answer_with_a_system_text(tmp_path: Path, run: Callable
     kept = read(tmp_path / "out/t_train.jsonl")
     assert report["system_texts"] == {"You are a doctor.": len(rows)}
     assert {row["system"] for row in kept} == {"You are a doctor."}
-    assert kept[0]["output"] == f"{THINK_OPEN}{rows[0]['Complex_CoT']}{THINK_CLOSE}{rows[0]['Response']}"
+    assert kept[0]["output"] == f"<think>\n{rows[0]['Complex_CoT']}\n</think>\n\n{rows[0]['Response']}"
     registry = json.loads((tmp_path / "out/dataset_info.json").read_text())
     assert registry["t_train"]["columns"] == {"prompt": "input", "response": "output", "system": "system"}
 
