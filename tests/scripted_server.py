@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server over real HTTP: known answers, exact pieces, faults on demand.
+"""A scripted OpenAI-compatible server over real HTTP: known answers, faults on demand.
 
 It speaks as vLLM does where that matters: base model and LoRA adapter under two names, /v1/completions that continues
 a given text, several prompts at once, log-probabilities, token counts, and a reasoning parser.
@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-DIE = "\0die"  # a piece that ends the connection, without an end of the stream
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 WORDS = ("the", "a", "is", "of", "and", "患", "的", "is not")  # what else might have come first
 STATUS = {  # faults that are an HTTP status of their own
@@ -53,20 +52,17 @@ class Request:
         return self.body.get("model", "")
 
 
-Piece = str | dict[str, Any]  # a dict is a delta as it stands
-
-
 @dataclass
 class Script:
     """What a server says and does.
 
-    ``answer(request)``: a text, or the exact pieces of a stream. ``faults``: one is taken per request until none is
-    left (a key of STATUS, an HTTP status, or drop, slow, nonsense, html, empty, cut; None: no fault).
+    ``answer(request)``: a text. ``faults``: one is taken per request until none is left (a key of STATUS, an HTTP
+    status, or drop, slow, nonsense, html, empty; None: no fault).
     ``finish(request)``: the reason given at an end that no limit made. ``reasoning``: the field that a reasoning parser
-    puts thoughts in. ``pause``: seconds before each piece. ``noise``: nats by which log-probabilities shift with load.
+    puts thoughts in. ``noise``: nats by which log-probabilities shift with load.
     """
 
-    answer: Callable[[Request], str | list[Piece]]
+    answer: Callable[[Request], str]
     models: tuple[Model, ...] = (Model("scripted"),)
     owner: str = "vllm"
     completions: bool = True
@@ -75,11 +71,9 @@ class Script:
     finish: Callable[[Request], str] = lambda request: "stop"
     reasoning: str = ""
     marks: tuple[str, str] = ("<think>", "</think>")
-    pause: float = 0.0
     slow: float = 1.5
     noise: float = 0.0
     requests: list[Request] = field(default_factory=list)
-    hung_up: int = 0  # clients that left in the middle of a stream
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take_fault(self) -> str | int | None:
@@ -171,8 +165,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         fault = self.script.take_fault()
         if not self._failed(fault):
-            answer = self._stream if body.get("stream") else self._whole
-            answer(model, requests, fault)
+            self._answer(model, requests)
 
     def _prompts(self, body: dict[str, Any]) -> list[str]:
         if self.path == CHAT:
@@ -209,12 +202,10 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _whole(self, model: Model, requests: list[Request], fault: str | int | None) -> None:
+    def _answer(self, model: Model, requests: list[Request]) -> None:
         choices, prompt_tokens, new_tokens = [], 0, 0
         for index, request in enumerate(requests):
-            said = self.script.answer(request)
-            text = said if isinstance(said, str) else "".join(piece for piece in said if isinstance(piece, str))
-            text, finish = with_limits(text, request.body, self.script.finish(request))
+            text, finish = with_limits(self.script.answer(request), request.body, self.script.finish(request))
             logprobs = self._logprobs(model, request, text)
             choices.append({"index": index, "finish_reason": finish, "logprobs": logprobs, **self._spoken(text)})
             prompt_tokens += len(tokens(request.prompt))
@@ -257,59 +248,6 @@ class Handler(BaseHTTPRequestHandler):
             "token_logprobs": [row[piece] for piece, row in zip(pieces, rows, strict=True)],
             "top_logprobs": [dict(likeliest(row, wanted)) for row in rows],
         }
-
-    def _stream(self, model: Model, requests: list[Request], fault: str | int | None) -> None:
-        request = requests[0]
-        said = self.script.answer(request)
-        finish = self.script.finish(request)
-        if isinstance(said, str):
-            text, finish = with_limits(said, request.body, finish)
-            said = tokens(text)
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.close_connection = True
-        cut_at = len(said) // 2 if fault == "cut" else None
-        sent = 0
-        try:
-            for piece in self._deltas(said):
-                time.sleep(self.script.pause)
-                if piece == DIE or sent == cut_at:
-                    return
-                self._event(model, piece, None)
-                sent += 1
-            self._event(model, "", finish)
-            if (request.body.get("stream_options") or {}).get("include_usage"):
-                used = usage(len(tokens(request.prompt)), sent)
-                self._line({**self._chunk(model), "choices": [], "usage": used})
-            self.wfile.write(b"data: [DONE]\n\n")
-        except (BrokenPipeError, ConnectionResetError):
-            with self.script.lock:
-                self.script.hung_up += 1
-
-    def _deltas(self, pieces: list[Piece]) -> Iterator[Piece]:
-        """The pieces; where there is a reasoning parser, those of a thought as its field."""
-        if not self.script.reasoning or self.path == COMPLETIONS:
-            yield from pieces
-            return
-        text = "".join(piece for piece in pieces if isinstance(piece, str))
-        thought, closed, answer = text.partition(self.script.marks[1])
-        for piece in tokens(thought.replace(self.script.marks[0], "", 1).strip()) if closed else []:
-            yield {self.script.reasoning: piece}
-        yield from tokens(answer.strip() if closed else text)
-
-    def _chunk(self, model: Model) -> dict[str, Any]:
-        return {"id": "scripted", "object": "chunk", "created": 0, "model": model.name}
-
-    def _event(self, model: Model, piece: Piece, finish: str | None) -> None:
-        delta = piece if isinstance(piece, dict) else {"content": piece}
-        said = {"text": piece} if self.path == COMPLETIONS else {"delta": delta}
-        self._line({**self._chunk(model), "choices": [{"index": 0, "finish_reason": finish, **said}]})
-
-    def _line(self, event: dict[str, Any]) -> None:
-        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-        self.wfile.flush()
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._raw(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
