@@ -20,7 +20,7 @@ QUOTED = 0.7  # share of an item's weight from which a thought or an answer quot
 COMMON = 40  # a run of more items than this is nobody's own
 INSIDE = 0.7  # the same where the stem is short (up to twice SHORT) and the question much longer
 SHORT = 14  # a stem of fewer tokens leaks only where it is most of the question, or comes with its options
-QUOTE = 8  # a stem of fewer tokens is not told from ordinary words in a thought
+QUOTE = 8  # a stem of fewer Chinese characters, or half as many words, is not told from ordinary talk in a thought
 TITLE = re.compile("《[^》]*》")  # the long name of a law, which many questions share
 EDGES = "。？！?!：:；;，,_ 　（）()\n"
 
@@ -112,7 +112,8 @@ class Index:
         parts = self.tokens_of(text)
         for share, variant in self._shares(parts, QUOTED):
             own, number = self.tokens[variant], self.owner[variant]
-            if len(own) >= SHORT or (len(own) >= QUOTE and share > 0.99 and self._alone(number, text)):
+            size = sum(1 if is_han(token) else 2 for token in own)
+            if len(own) >= SHORT or (size >= QUOTE and share > 0.99 and self._alone(number, text)):
                 return Leak(number, "leak_quoted", where)
         return None
 
