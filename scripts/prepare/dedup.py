@@ -102,7 +102,7 @@ def sketch(parts: Sequence[str], seed: int) -> list[RMinHash]:
     return found
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 10)
 def _set(key: str) -> frozenset[str]:
     return frozenset(features(key.split(" ")))
 
