@@ -1,20 +1,20 @@
-"""Sources to raw rows, streaming: .jsonl, .ndjson, .json, .parquet, .csv, .tsv (.gz too) and hub data sets.
+"""Sources to raw rows: .jsonl, .ndjson, .json, .parquet, .csv, .tsv (.gz too) and hub data sets.
 
 ``load_rows`` gives ``(number, row)``. The number is the 1-based line where the row begins (JSON lines, CSV) or the
 1-based record (JSON array, parquet, hub). A row is a dict, or a BadRow where it cannot be read. What would lose the
-meaning of a whole file raises UserError: a wrong encoding, a cut file, a broken array.
+meaning of a whole file raises UserError: a wrong encoding, a cut file, a broken array. All but a JSON array streams.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
+import itertools
 import json
 import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,10 +22,8 @@ from typing import IO, Any
 from scripts.common import UserError
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-BLOCK = 1 << 20  # characters read at once
+HEAD = 100  # lines that a file's layout is told from
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
-BLANK = " \t\r\n\ufeff"
-SEPARATOR = re.compile(rf"[{BLANK}]*,?[{BLANK}]*")
 # An object with one of these is a record; one without may be a wrapper such as {"data": [records]}.
 RECORD_COLUMNS = {"question", "response", "instruction", "input", "output", "conversations", "messages"}
 
@@ -39,26 +37,20 @@ class BadRow:
     raw: Any
 
 
-class Repeated(dict):
-    """An object in which a name stands more than once (the last value counts); ``pairs`` keeps all of it."""
-
-    pairs: list[tuple[str, Any]]
-
-    def names(self) -> set[str]:
-        """The names that stand more than once."""
-        return {name for name, count in Counter(name for name, _ in self.pairs).items() if count > 1}
+class Repeated(list):
+    """All values of a name that stands more than once in an object."""
 
 
 Row = tuple[int, dict | BadRow]
 
 
-def as_object(pairs: Iterable[tuple[str, Any]]) -> dict:
-    """A dict of the pairs, a Repeated where a name is given twice."""
-    pairs = list(pairs)
+def as_object(pairs: list[tuple[str, Any]]) -> dict:
+    """A dict of the pairs; a name that is given more than once holds a Repeated."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        value = Repeated(value)
-        value.pairs = pairs
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                value[name] = Repeated(part for other, part in pairs if other == name)
     return value
 
 
@@ -68,8 +60,8 @@ DECODER = json.JSONDecoder(object_pairs_hook=as_object, strict=False)
 
 def file_format(spec: str) -> str:
     """The format named by a path's suffixes (``x.jsonl.gz`` -> ``.jsonl``), or "" where it names none."""
-    suffixes = [suffix.lower() for suffix in Path(spec).suffixes if suffix.lower() != ".gz"]
-    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ""
+    suffix = Path(spec.lower().removesuffix(".gz")).suffix
+    return suffix if suffix in FORMATS else ""
 
 
 def is_hub(spec: str) -> bool:
@@ -79,10 +71,10 @@ def is_hub(spec: str) -> bool:
 
 def load_rows(spec: str) -> Iterator[Row]:
     """Rows of one source. Raises UserError with file and line where it cannot be read, or holds no row."""
-    from scripts.prepare.tables import as_plain, csv_rows, parquet_rows
+    from scripts.prepare.tables import csv_rows, parquet_rows
 
     if is_hub(spec):
-        yield from ((number, as_plain(row)) for number, row in enumerate(hub_rows(spec), 1))
+        yield from enumerate(hub_rows(spec), 1)
         return
     path, number = Path(spec), 0
     if not path.is_file():
@@ -95,8 +87,6 @@ def load_rows(spec: str) -> Iterator[Row]:
     try:
         for number, row in read(path):
             yield number, row
-    except UnicodeDecodeError:
-        raise UserError(encoding_fault(path)) from None
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{spec}:{number + 1}: cannot be read on ({error}); is the file whole?") from error
     if not number:
@@ -108,32 +98,20 @@ def open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def open_text(path: Path, newline: str) -> IO[str]:
-    """A file opened as UTF-8 text. UTF-16 and UTF-32 of ASCII would decode too, hence the look at zero bytes."""
-    with open_bytes(path) as file:
-        start = file.read(100)
-    if start.count(0) > len(start) / 10:
-        raise UnicodeDecodeError("utf-8", start, 0, 1, "zero bytes")
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline=newline)
-
-
-def encoding_fault(path: Path) -> str:
-    """What to do about a file that is not UTF-8, with the first line that is not."""
-    mixed = False
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file without byte order marks; UserError with the first line that is not UTF-8."""
+    mixed = False  # whether a line before was UTF-8 and not ASCII
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
-            if b"\0" in line or not decodes(line, "utf-8"):
-                return f"{path}:{number}: not UTF-8{encoding_remedy(path, line, mixed)}"
+            if not decodes(line, "utf-8") or is_utf16(line):
+                raise UserError(f"{path}:{number}: not UTF-8{encoding_remedy(path, line, mixed)}")
             mixed = mixed or not line.isascii()
-    return f"{path}: not UTF-8; convert it, for example with iconv"
+            yield line.decode("utf-8-sig")
 
 
-def encoding_remedy(path: Path, line: bytes, mixed: bool) -> str:
-    """How to make UTF-8 of a file by the look of one line. ``mixed``: lines before it are UTF-8."""
-    if mixed:
-        return ", as the lines before it are; convert the file's parts before joining them"
-    likely = "UTF-16" if b"\0" in line else "GB18030" if decodes(line, "gb18030") else "WINDOWS-1252"
-    return f"; it may be {likely}: iconv -f {likely} -t UTF-8 {path.name} > utf8-{path.name}"
+def is_utf16(line: bytes) -> bool:
+    """Whether bytes look like UTF-16, which decodes as UTF-8 where all of it is ASCII."""
+    return line.count(0) > len(line) / 10
 
 
 def decodes(line: bytes, encoding: str) -> bool:
@@ -145,30 +123,32 @@ def decodes(line: bytes, encoding: str) -> bool:
     return True
 
 
+def encoding_remedy(path: Path, line: bytes, mixed: bool) -> str:
+    """How to make UTF-8 of a file by the look of one line."""
+    if mixed:
+        return ", as the lines before it are; convert the file's parts before joining them"
+    likely = "UTF-16" if b"\0" in line else "GB18030" if decodes(line, "gb18030") else "WINDOWS-1252"
+    return f"; it may be {likely}: iconv -f {likely} -t UTF-8 {path.name} > utf8-{path.name}"
+
+
 def json_rows(path: Path) -> Iterator[Row]:
-    """JSON lines, one array, an object around an array, or objects one after the other, whatever the file's name."""
-    with open_text(path, "\n") as file:
-        by_lines = is_by_lines(file.read(BLOCK))
-    if not by_lines:
-        yield from json_values(path)
+    """Rows of JSON lines, of one array, or of an object around an array, whatever the file's name."""
+    head = [text for line in itertools.islice(text_lines(path), HEAD) if (text := line.strip())]
+    if not is_by_lines(head):
+        yield from enumerate(whole_json(path), 1)
         return
-    with open_text(path, "\n") as file:
-        for number, line in enumerate(file, 1):
-            if text := line.strip(BLANK):
-                yield number, parse_line(text)
+    for number, line in enumerate(text_lines(path), 1):
+        if text := line.strip():
+            yield number, parse_line(text)
 
 
-def is_by_lines(head: str) -> bool:
+def is_by_lines(head: list[str]) -> bool:
     """Whether every line is a row of its own. A broken first line does not hide the good ones after it."""
-    lines = [line for line in head.split("\n") if line.strip(BLANK)]
-    if not lines:
+    if len(head) == 1 and (head[0].startswith("[") or wrapped(parse_line(head[0]))):
         return False
-    first = parse_line(lines[0].strip(BLANK))
-    if lines[0].startswith("["):
-        return len(lines) > 1 and isinstance(first, BadRow) and first.reason == "not_an_object"
-    if isinstance(first, dict):
-        return unwrap(first) is None
-    return any(line.startswith("{") and isinstance(parse_line(line.strip(BLANK)), dict) for line in lines[:100])
+    if head and head[0].startswith("["):
+        return parse_line(head[0]).reason == "not_an_object"
+    return not head or any(isinstance(parse_line(line), dict) for line in head)
 
 
 def parse_line(text: str) -> dict | BadRow:
@@ -185,71 +165,53 @@ def checked(value: Any) -> dict | BadRow:
     return value if isinstance(value, dict) else BadRow("not_an_object", type(value).__name__, value)
 
 
-def json_values(path: Path) -> Iterator[Row]:
-    """Rows of one array, or of values one after the other; a value may span lines and blocks."""
-    number = passed = 0  # rows given, lines left behind
-    with open_text(path, "\n") as file:
-        buffer = file.read(BLOCK).lstrip(BLANK)
-        array = buffer.startswith("[")
-        position = int(array)
-        while True:
-            position = SEPARATOR.match(buffer, position).end()
-            if array and buffer.startswith("]", position):
-                if (buffer[position + 1 :] + file.read(BLOCK)).strip(BLANK):
-                    raise UserError(f"{path}: text after the array's end; expected one array of objects")
-                return
-            try:
-                value, end = DECODER.raw_decode(buffer, position)
-                fault = None
-            except (ValueError, RecursionError) as error:
-                end, fault = len(buffer), error
-            if end == len(buffer) and (more := file.read(max(BLOCK, end - position))):
-                passed += buffer.count("\n", 0, position)  # the value may go on in this block
-                buffer, position = buffer[position:] + more, 0
-                continue
-            if fault and position == len(buffer) and not array:
-                return
-            if fault:
-                line = passed + buffer.count("\n", 0, getattr(fault, "pos", position)) + 1
-                raise UserError(
-                    f"{path}:{line}: record {number + 1} is not valid JSON ({getattr(fault, 'msg', fault)}); "
-                    "expected JSON lines or one array of objects: is the file whole?"
-                )
-            wrapped = unwrap(value) if isinstance(value, dict) and not array else None
-            for row in wrapped or [value]:
-                number += 1
-                yield number, checked(row)
-            position = end
+def whole_json(path: Path) -> list[dict | BadRow]:
+    """Rows of a file that is one JSON value; UserError with the line where it is none."""
+    try:
+        value = DECODER.decode("".join(text_lines(path)))
+    except (ValueError, RecursionError) as error:
+        line, message = getattr(error, "lineno", 1), getattr(error, "msg", error)
+        raise UserError(
+            f"{path}:{line}: not valid JSON ({message}); expected JSON lines or one array of objects; is it whole?"
+        ) from error
+    rows = value if isinstance(value, list) else wrapped(value) or [value]
+    return [checked(row) for row in rows]
 
 
-def unwrap(value: dict) -> list | None:
-    """The records of a wrapper such as {"data": [...]} or {"id 1": {...}, "id 2": {...}}; None for a record."""
-    if RECORD_COLUMNS & {name.casefold() for name in value}:
+def wrapped(value: Any) -> list | None:
+    """The records of a wrapper such as {"data": [records]}; None where the value is none."""
+    if not isinstance(value, dict) or RECORD_COLUMNS & {name.casefold() for name in value}:
         return None
     lists = [rows for rows in value.values() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
-    if lists:
-        return lists[0] if len(lists) == 1 else None
-    objects = [{"id": name, **row} for name, row in value.items() if isinstance(row, dict)]
-    return objects if len(objects) == len(value) > 1 else None
+    return lists[0] if len(lists) == 1 else None
 
 
-def use_modelscope() -> bool:
-    """Whether USE_MODELSCOPE_HUB asks for ModelScope, as LLaMA-Factory reads it (whose own helper imports torch)."""
-    return os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y")
+def as_text(value: Any) -> Any:
+    """A value of a table with all bytes in it as the UTF-8 text that they are; other bytes become lone surrogates."""
+    if isinstance(value, bytes):
+        return value.decode(errors="surrogateescape")
+    if isinstance(value, dict):
+        return {str(name): as_text(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_text(part) for part in value]
+    return value
 
 
 def hub_rows(spec: str, split: str = "train") -> Iterator[dict]:
-    """Rows of a hub data set as objects, streaming: ModelScope where USE_MODELSCOPE_HUB=1, else Hugging Face."""
+    """Rows of a hub data set, streaming: ModelScope where USE_MODELSCOPE_HUB=1, else Hugging Face."""
     name, _, config = spec.partition(":")
     try:
-        if use_modelscope():
+        # As LLaMA-Factory reads the variable, whose own helper imports torch.
+        if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
             from modelscope import MsDataset
 
-            yield from MsDataset.load(name, subset_name=config or None, split=split, use_streaming=True)
+            rows = MsDataset.load(name, subset_name=config or None, split=split, use_streaming=True)
         else:
             from datasets import load_dataset
 
-            yield from load_dataset(name, config or None, split=split, streaming=True)
+            rows = load_dataset(name, config or None, split=split, streaming=True)
+        for row in rows:
+            yield as_text(row)
     except Exception as error:  # the hubs' clients raise dozens of types; all mean that the rows do not come
         raise UserError(
             f"{spec}: cannot be read from the hub ({type(error).__name__}: {str(error)[:300]}). If it is a local file, "

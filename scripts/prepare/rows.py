@@ -6,7 +6,6 @@ from the answer: ``<think>…</think>``, or other marks.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +53,6 @@ class Unreadable:
 class Fault(Exception):
     """Why a row is no record: its reason and what was found."""
 
-    def __init__(self, reason: str, matched: str):
-        super().__init__(reason, matched)
-        self.reason, self.matched = reason, matched
-
 
 @dataclass(slots=True)
 class Shape:
@@ -85,8 +80,8 @@ def read_row(spec: str, line: int, row: dict | BadRow, shape: Shape, tags: tuple
         if not thought.strip():
             thought, answer = split_thought(answer, tags)
     except Fault as fault:
-        raw = row.pairs if isinstance(row, Repeated) else row
-        return Unreadable(spec, line, fault.reason, fault.matched, raw)
+        reason, matched = fault.args
+        return Unreadable(spec, line, reason, matched, row)
     return Record(spec, line, question, thought, answer, system, row)
 
 
@@ -98,20 +93,15 @@ def column_texts(row: dict, shape: Shape) -> Texts:
     if history and isinstance(history, list):  # a text may be the patient's history
         raise Fault("several_turns", f"{1 + len(history)} questions")
     if instruction and instruction == shape.common:
-        system = "\n".join(part for part in (system, instruction) if part)
-    elif instruction:
-        question = "\n".join(part for part in (instruction, question) if part.strip())
+        system = "\n".join(filter(None, (system, instruction)))
+    elif instruction.strip():
+        question = f"{instruction}\n{question}" if question.strip() else instruction
     return question, text_of(row, shape.thought), text_of(row, shape.answer), system
 
 
 def chat_texts(row: dict, shape: Shape) -> Texts:
     """Question, thought, answer and system text of a chat with one question and one answer."""
-    turns = value_of(row, shape.turns)
-    if isinstance(turns, str):  # a table holds it as JSON text
-        try:
-            turns = json.loads(turns)
-        except ValueError as error:
-            raise Fault("not_text", f"{shape.turns}: neither turns nor their JSON text") from error
+    turns = row.get(shape.turns)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise Fault("not_text", f"{shape.turns}: {type(turns).__name__}, expected a list of turns")
     said: dict[str, list[str]] = {"system": [text_of(row, shape.system)], "question": [], "answer": []}
@@ -128,22 +118,17 @@ def chat_texts(row: dict, shape: Shape) -> Texts:
             thought = thought or next(filter(None, (text_of(turn, name) for name in OWN_THOUGHT)), "")
     if max(len(said["question"]), len(said["answer"])) > 1:
         raise Fault("several_turns", f"{len(said['question']) + len(said['answer'])} turns")
-    question, answer, system = ("\n".join(filter(None, said[role])) for role in ("question", "answer", "system"))
-    return question, thought, answer, system
-
-
-def value_of(row: dict, name: str | None) -> Any:
-    """What stands in a column, None for nothing. Fault where the row has it twice."""
-    if name and isinstance(row, Repeated) and name in row.names():
-        raise Fault("duplicate_keys", name)
-    return row.get(name)
+    system = "\n".join(filter(None, said["system"]))
+    return "".join(said["question"]), thought, "".join(said["answer"]), system
 
 
 def text_of(row: dict, name: str | None) -> str:
-    """The text of a column, "" where there is none; a list of text parts is joined. Fault where it is no text."""
-    value = value_of(row, name)
+    """The text of a column, "" where there is none; text parts are joined. Fault where it is no text, or repeated."""
+    value = row.get(name)
+    if isinstance(value, Repeated):
+        raise Fault("duplicate_keys", name)
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-        value = "".join(text_of(part, "text") for part in value)
+        return "".join(text_of(part, "text") for part in value)
     if value is None or value != value:  # NaN, which pandas writes for nothing
         return ""
     if not isinstance(value, str):
@@ -151,7 +136,7 @@ def text_of(row: dict, name: str | None) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise Fault("not_text", f"{name}: half a surrogate pair at character {error.start}") from error
+        raise Fault("not_text", f"{name}: no Unicode character at place {error.start}") from error
     return value
 
 
