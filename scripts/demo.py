@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, read_json, run_main, write_json
+from scripts.common import NOTICE, UserError, load_recipe, read_json, run_main, write_json
 from scripts.prepare.__main__ import read_columns
 from scripts.prepare.records import check_sources
 from scripts.train.duration import CPU_SECONDS, in_words
@@ -152,13 +152,15 @@ class Demo:
         output = Path(self.base.model)
         self.train("Teach the tiny base", "examples/pretrain_tiny.yaml", output, "saves/tiny_init", [])
 
-    def say_how_long(self) -> None:
-        """How long training takes on 2 cores, for the real base and one pass."""
-        if self.base.name != "real" or self.base.extra:
+    def say_how_long(self, changes: list[str]) -> None:
+        """How many records are trained on, and how long that takes on 2 cores with the real base."""
+        if self.base.name != "real":
             return
-        tokens = read_json(self.data / "demo_report.json")["splits"]["train"]["tokens"]
+        steps = load_recipe(self.base.recipe, changes)["max_steps"]
+        split = read_json(self.data / "demo_report.json")["splits"]["train"]
+        tokens = steps * split["tokens"] / split["records"]
         low, high = (tokens * REAL_WEIGHTS * seconds for seconds in CPU_SECONDS)
-        print(f"  {tokens:,} tokens to train on: {in_words(low, high)} on 2 cores (STEPS=N stops after N records)")
+        print(f"  {steps} steps of one record each: {in_words(low, high)} on 2 cores (STEPS=N for another number)")
 
     def run(self) -> None:
         check_sources(self.sources, read_columns(self.columns))
@@ -169,8 +171,8 @@ class Demo:
         self.prepare()
         if self.base.name == "tiny":
             self.teach_tiny()
-        self.say_how_long()
         changes = [f"cutoff_len={self.cutoff_len}", *self.base.extra]
+        self.say_how_long(changes)
         self.train("QLoRA fine-tune", self.base.recipe, self.tuned, self.base.model, changes)
         command = [*PYTHON, "scripts.evaluate", "--adapter", str(self.tuned), "--out", str(self.results)]
         self.need("Perplexity and answers, before and after", [*command, "--only", "perplexity", "answers"])
@@ -267,7 +269,7 @@ def main() -> None:
     parser.add_argument("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="as for scripts.prepare")
     parser.add_argument("--base", default="real", help="real (default), tiny, or a hub id or folder with --template")
     parser.add_argument("--template", help="LLaMA-Factory's template of a base of your own")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: one pass over the records)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
     args = parser.parse_args()
     demo = Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps))
     print("Records → dataset → QLoRA fine-tune → before and after → report; about 8 minutes on 2 cores (BASE=tiny: 3)")
