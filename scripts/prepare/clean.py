@@ -20,7 +20,8 @@ CANNOT = (
     r"(?:can(?:no|'|’)?t|can not|am (?:not able|unable)|won(?:'|’)t|will not|must decline|(?:do not|don(?:'|’)t) feel)"
 )
 HELP = (
-    r"(?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond|discuss|engage|continue|recommend|diagnose|prescribe|comfortable"
+    r"(?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond|discuss|engage|continue|recommend|diagnose"
+    r"|prescribe|comfortable"
     r"|(?:provide|give|offer|make) (?:you )?(?:with )?(?:any |an? |specific |personal(?:i[sz]ed)? |that |this )*"
     r"(?:medical|advice|diagnos[ei]s|information|guidance|answer|recommendation|response|instruction))"
 )

@@ -71,7 +71,9 @@ class Index:
         self.postings = {run: found for run, found in self.postings.items() if len(found) <= COMMON}
         self.total: Counter[int] = Counter()
         for found in self.postings.values():
-            self.total.update(dict.fromkeys(found, self._weight(found)))
+            weight = self._weight(found)
+            for variant in found:
+                self.total[variant] += weight
 
     @staticmethod
     def tokens_of(text: str) -> list[str]:

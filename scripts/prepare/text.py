@@ -144,10 +144,12 @@ def _simplified() -> dict[int, str]:
     return {ord(traditional): simplified[0] for traditional, simplified in pairs}
 
 
+@lru_cache(maxsize=16)  # leaks, loops and splits look at the same texts
 def tokens(text: str) -> list[str]:
     """Chinese characters, runs of letters and runs of digits, without case, width, accents and punctuation.
 
-    Traditional characters become simplified ones. For comparing only: what is written is never folded.
+    Traditional characters become simplified ones. For comparing only: what is written is never folded. The list is
+    shared between calls: do not change it.
     """
     if not text.isascii():
         text = ACCENT.sub("", unicodedata.normalize("NFKD", text)).translate(_simplified())
