@@ -12,31 +12,34 @@ import sys
 import time
 
 from scripts.common import NOTICE, UserError, quiet_libraries, read_json, run_main
-from scripts.train import preflight
+from scripts.train import preflight, resume
 from scripts.train import run as runs
+from scripts.train.planned import PlannedRun, plan
+
+ENVIRONMENT = os.environ.copy()  # training's own log stays, whatever is quiet here
 
 
-def train(run: preflight.Run, environment: dict[str, str]) -> None:
+def train(run: PlannedRun) -> None:
     """Train the run in a process of LLaMA-Factory's own; its identity is written before and completed after."""
     runs.begin(run.output, run.identity)
     command = [sys.executable, "-m", "llamafactory.cli", "train", run.path, *run.overrides]
     began = time.monotonic()
-    status = subprocess.run(command, env=environment).returncode
+    status = subprocess.run(command, env=ENVIRONMENT).returncode
     if status:
         raise UserError(f"training stopped with status {status}; see above. The same command resumes from {run.output}")
     runs.finish(run.output)
-    loss = read_json(run.output / "train_results.json").get("train_loss")
     minutes = (time.monotonic() - began) / 60
-    said = f", mean training loss {loss:.3f}" if loss is not None else ""
-    print(f"Trained in {minutes:.1f} minutes{said}: {run.output}. Next: make eval, make chat\n{NOTICE}")
+    loss = read_json(run.output / "train_results.json")["train_loss"]
+    print(f"Trained in {minutes:.1f} minutes, mean training loss {loss:.3f}: {run.output}")
+    print(f"Next: make eval, make chat\n{NOTICE}")
 
 
-def is_kept(run: preflight.Run, asked: bool) -> bool:
+def is_kept(run: PlannedRun, asked: bool) -> bool:
     """Whether this very run is there, finished, and is kept: because it was ``asked``, or its end was not noted yet.
 
     Its end is noted again, so that it is the newest run.
     """
-    if runs.state(run.output, run.identity) != "finished":
+    if resume.state(run.output, run.identity) != "finished":
         return False
     if not asked and read_json(run.output / runs.IDENTITY)["adapter_hash"]:
         return False
@@ -52,23 +55,22 @@ def main() -> int:
         "  python -m scripts.train yamls/qlora.yaml learning_rate=5e-5 output_dir=saves/qlora_lr5e-5\n\n" + NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", default="yamls/qlora.yaml", help="a YAML recipe (default: %(default)s)")
+    parser.add_argument("recipe", nargs="?", default="yamls/qlora.yaml", help="default: yamls/qlora.yaml")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as behind llamafactory-cli train")
     parser.add_argument("--keep", action="store_true", help="a finished run of this very recipe and data is kept")
     parser.add_argument("--set-aside", action="store_true", help="move another run's folder away instead of refusing")
     args = parser.parse_intermixed_args()
-    environment = os.environ.copy()
     quiet_libraries()
-    run = preflight.Run.planned(args.recipe, args.overrides)
+    run = plan(args.recipe, args.overrides)
     if is_kept(run, args.keep):
         print(f"{run.output}: finished earlier with this recipe, data and base model: kept")
         return 0
-    if args.set_aside and runs.state(run.output, run.identity) == "foreign":
-        print(f"{run.output} holds another run: moved to {runs.set_aside(run.output)}")
-    print("checking the recipe, its records and this machine …", file=sys.stderr, flush=True)
-    if not preflight.report(run, preflight.examine(run)):
+    if args.set_aside and resume.state(run.output, run.identity) == "foreign":
+        moved = resume.set_aside(run.output, f"{run.output.name}.old")
+        print(f"{run.output} holds another run: moved to {moved}")
+    if not preflight.ready(run):
         return 1
-    train(run, environment)
+    train(run)
     return 0
 
 

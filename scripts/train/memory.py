@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from scripts.common import UserError, load_recipe, run_main
+from scripts.common import UserError, run_main
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per 64 weights, a float per 256 scales
 CONTEXT_GIB = 0.5  # CUDA's own context and kernels, outside of what PyTorch reserves
@@ -79,7 +79,6 @@ def main() -> None:
         prog="python -m scripts.train.memory",
         description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
         epilog="examples:\n  python -m scripts.train.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
-        "  python -m scripts.train.memory yamls/qlora.yaml --longest 1356\n"
         "  python -m scripts.train.memory examples/qlora_14b_fsdp.yaml --longest 1356 --shards 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,16 +87,12 @@ def main() -> None:
     parser.add_argument("--longest", type=int, help="tokens of the longest record (default: the recipe's cutoff_len)")
     parser.add_argument("--shards", type=int, default=1, help="GPUs among which FSDP shares out the model (default: 1)")
     args = parser.parse_intermixed_args()
-    from transformers import AutoConfig
+    from scripts.train.planned import PlannedRun
 
-    recipe = load_recipe(args.recipe, args.overrides)
-    if recipe.get("use_cpu"):
+    run = PlannedRun(args.recipe, args.overrides)
+    if run.recipe.get("use_cpu"):
         raise UserError(f"{args.recipe}: it says use_cpu; only GPU memory is predicted. Name a recipe for a GPU")
-    try:
-        config = AutoConfig.from_pretrained(recipe["model_name_or_path"]).to_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{recipe['model_name_or_path']}: its config cannot be read ({error})") from error
-    for name, gib in predict_peak_gib(recipe, config, args.longest, args.shards).items():
+    for name, gib in predict_peak_gib(run.recipe, run.config, args.longest, args.shards).items():
         print(f"{gib:8.2f} GiB  {name}")
 
 

@@ -1,12 +1,9 @@
-"""A training run: which one it is, how far it came, which of its checkpoints are whole.
+"""Which run a folder holds: its model, data and settings.
 
 ``medcot.json`` in the run's folder is its identity: the settings as LLaMA-Factory parsed them, overrides included,
 with the hashes of model and data. `make train` and the demo write it when training starts and complete it when it
 ends; whoever comes later (evaluation, export, chat, model card) reads it and never the recipe file again. A bare
 ``llamafactory-cli train`` leaves none: then the recipe of this output_dir is assumed, and said to be.
-
-LLaMA-Factory resumes silently: a rerun into a finished folder with other data trains 0 steps and exits 0, and a
-checkpoint without its trainer_state.json raises. That is why a run's state is asked for before training starts.
 """
 
 from __future__ import annotations
@@ -14,41 +11,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zipfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from scripts.common import (
-    ROOT,
-    UserError,
-    file_hash,
-    first_line,
-    load_recipe,
-    provenance,
-    read_json,
-    write_json,
-    write_text,
-)
+from scripts.common import ROOT, UserError, file_hash, first_line, load_recipe, provenance, read_json, write_json
 from scripts.train.template import reachable
 
 IDENTITY = "medcot.json"
 FORMAT = 2
-State = Literal["new", "unfinished", "finished", "foreign"]
 # Keys of a recipe that change where a run writes or what it prints, not what it learns.
 COSMETIC = frozenset(
     "output_dir overwrite_output_dir resume_from_checkpoint logging_steps save_steps save_total_limit plot_loss "  # noqa: SIM905
     "report_to run_name preprocessing_num_workers dataloader_num_workers".split()
 )
-LEARNING = {  # where LLaMA-Factory's parsed arguments hold what a report or a reader wants to know of a run
-    "finetuning": ("stage", "finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
-    "data": ("packing", "neat_packing", "max_samples", "mask_history", "train_on_prompt"),
-    "training": (
-        *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
-        *("gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio", "optim", "group_by_length"),
-    ),
-    "model": ("use_unsloth", "enable_liger_kernel"),
+LEARNING = {  # what a reader wants to know of a run, by LLaMA-Factory's groups of arguments
+    "finetuning": "stage finetuning_type lora_rank lora_alpha lora_dropout lora_target",
+    "data": "packing neat_packing max_samples mask_history train_on_prompt",
+    "training": "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
+    "lr_scheduler_type warmup_ratio optim group_by_length",
+    "model": "use_unsloth enable_liger_kernel",
 }
 
 
@@ -96,21 +79,18 @@ def registered_files(name: str, dataset_dir: str) -> list[Path] | None:
 
 
 def describe_dataset(name: str, dataset_dir: str) -> dict[str, Any]:
-    """A dataset in an identity: its name, and its files with their hashes, or the hub that it comes from."""
+    """A dataset in an identity: its name, and its files with their hashes (None for one from a hub)."""
     files = registered_files(name, dataset_dir)
-    if files is None:
-        return {"name": name, "files": None}
-    return {"name": name, "files": [{"path": str(file), "hash": file_hash(file)} for file in files]}
+    return {"name": name, "files": files and [{"path": str(file), "hash": file_hash(file)} for file in files]}
 
 
 def held_out_file(dataset: str, dataset_dir: str) -> dict[str, str] | None:
     """The test split that belongs to a training split NAME_train, with its hash; None where there is none."""
-    name = dataset.removesuffix("_train") + "_test"
     try:
-        files = registered_files(name, dataset_dir)
+        files = describe_dataset(dataset.removesuffix("_train") + "_test", dataset_dir)["files"]
     except UserError:
         return None
-    return {"path": str(files[0]), "hash": file_hash(files[0])} if files else None
+    return files and files[0]
 
 
 def folder_hash(path: str | Path) -> str:
@@ -146,11 +126,9 @@ def settings_hash(recipe: dict[str, Any]) -> str:
 
 def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], parsed: dict[str, Any]) -> dict[str, Any]:
     """What makes this run this run, from the merged recipe and LLaMA-Factory's view of it."""
-    model, data, training = parsed["model"], parsed["data"], parsed["training"]
-    bits = model.quantization_bit
-    quantised = {"type": model.quantization_type, "double": model.double_quantization} if bits else {}
-    dtype = str(model.compute_dtype).removeprefix("torch.") if model.compute_dtype else "auto"
+    model, data = parsed["model"], parsed["data"]
     datasets = [describe_dataset(name, data.dataset_dir) for name in names_of(data.dataset)]
+    values = {key: getattr(parsed[group], key) for group, keys in LEARNING.items() for key in keys.split()}
     return {
         "format": FORMAT,
         "recipe": recipe_path,
@@ -161,19 +139,23 @@ def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], par
         "template": data.template,
         "system": data.default_system,
         "thinking": data.enable_thinking,
-        "precision": {"bits": bits, "dtype": dtype, **quantised},
+        "precision": precision(model),
         "cutoff_len": data.cutoff_len,
-        "seed": training.seed,
+        "seed": parsed["training"].seed,
         "datasets": datasets,
         "validation": [describe_dataset(name, data.dataset_dir) for name in names_of(data.eval_dataset)],
         "held_out": held_out_file(datasets[0]["name"], data.dataset_dir) if datasets else None,
-        "learning": {key: plain(getattr(parsed[group], key)) for group, keys in LEARNING.items() for key in keys},
+        "learning": json.loads(json.dumps(values, default=str)),
     }
 
 
-def plain(value: Any) -> Any:
-    """A parsed argument as JSON knows it."""
-    return value if isinstance(value, str | int | float | bool | list | None) else str(value)
+def precision(model: Any) -> dict[str, Any]:
+    """Bits (None: not quantised), dtype of the sums, and how it is quantised, from LLaMA-Factory's model arguments."""
+    dtype = str(model.compute_dtype).removeprefix("torch.") if model.compute_dtype else "auto"
+    found = {"bits": model.quantization_bit, "dtype": dtype}
+    if model.quantization_bit:
+        found |= {"type": model.quantization_type, "double": model.double_quantization}
+    return found
 
 
 def begin(output_dir: Path, run: dict[str, Any]) -> None:
@@ -269,82 +251,3 @@ def newest_adapter() -> Path:
             "or name the models by --model DIR --adapter DIR"
         )
     return max(found, key=found.__getitem__).relative_to(ROOT)
-
-
-def checkpoints(output_dir: Path) -> list[Path]:
-    """The run's checkpoint folders, oldest first."""
-    found = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """An adapter's or a whole model's weights in ``folder``."""
-    return [*folder.glob("adapter_model*.safetensors"), *folder.glob("model*.safetensors")]
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be resumed from: weights, optimiser, schedule and state are all there and complete."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-        weights = weight_files(checkpoint)
-        for file in weights:
-            with file.open("rb") as stream:
-                header_bytes = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(header_bytes))
-            ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
-            if file.stat().st_size != 8 + header_bytes + max(ends):
-                return False
-        return bool(weights) and all(zipfile.is_zipfile(checkpoint / name) for name in ("optimizer.pt", "scheduler.pt"))
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def state(output_dir: Path, wanted: dict[str, Any]) -> State:
-    """How far the run in ``output_dir`` came, and whether it is the ``wanted`` one."""
-    started = bool(checkpoints(output_dir)) or (output_dir / "train_results.json").exists()
-    if not started:
-        return "new"
-    kept = read_json(output_dir / IDENTITY) if (output_dir / IDENTITY).exists() else {}
-    if any(kept.get(key) != wanted[key] for key in ("settings_hash", "model", "datasets", "validation")):
-        return "foreign"
-    return "finished" if weight_files(output_dir) and (output_dir / "train_results.json").exists() else "unfinished"
-
-
-def set_aside(output_dir: Path) -> Path:
-    """Rename a folder that holds another run to the first of NAME.old-1, NAME.old-2, … that is free."""
-    number = 1
-    while (target := output_dir.with_name(f"{output_dir.name}.old-{number}")).exists():
-        number += 1
-    return output_dir.rename(target)
-
-
-def set_aside_broken(output_dir: Path) -> list[str]:
-    """Rename every incomplete last checkpoint to ``broken-…`` so that LLaMA-Factory resumes from a whole one."""
-    moved = []
-    for checkpoint in reversed(checkpoints(output_dir)):
-        if is_whole(checkpoint):
-            break
-        number, target = 1, checkpoint.with_name(f"broken-{checkpoint.name}")
-        while target.exists():
-            number += 1
-            target = checkpoint.with_name(f"broken{number}-{checkpoint.name}")
-        checkpoint.rename(target)
-        moved.append(f"{checkpoint.name} was incomplete, set aside as {target.name}")
-    return moved
-
-
-def trim_log(output_dir: Path) -> None:
-    """Drop trainer_log.jsonl's steps after the last checkpoint: the resumed run writes them again."""
-    log = output_dir / "trainer_log.jsonl"
-    if not log.exists():
-        return
-    last = checkpoints(output_dir)[-1:]
-    step = int(last[0].name.rpartition("-")[2]) if last else 0
-    kept = []
-    for line in log.read_text().splitlines():
-        try:
-            if json.loads(line)["current_steps"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue  # the line that a kill cut short
-    write_text(log, "".join(kept))

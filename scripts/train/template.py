@@ -111,14 +111,12 @@ class PromptFormat:
         before, found, between = self.decode(ids).partition(PLACE)
         if not found or self.tokenizer.encode(before + PLACE + between, add_special_tokens=False) != ids:
             raise UserError(f"template {self.name}: its prompt as text gives other tokens; use another tokenizer")
-        thought_open, thought_close = self.template.thought_words
-        response = self.decode(self._response(f"{thought_open}x{thought_close}y", system))
-        return Frame(before, between, response.rpartition("y")[2], thought_open, thought_close)
+        response = self.decode(self._turn(PLACE, self._example, system)[1])
+        return Frame(before, between, response.rpartition("y")[2], *self.template.thought_words)
 
     def encode_prompt(self, question: str, system: str | None = None) -> list[int]:
         """The prompt's tokens as in training, up to where the response begins."""
-        thought_open, thought_close = self.template.thought_words
-        return self._turn(question, f"{thought_open}x{thought_close}y", system)[0]
+        return self._turn(question, self._example, system)[0]
 
     def encode(self, question: str, output: str, system: str | None = None) -> Encoded:
         """Prompt and response as in training. ``output``: a prepared record's, thought words included."""
@@ -151,8 +149,9 @@ class PromptFormat:
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": output}]
         return self.template.encode_multiturn(self.tokenizer, messages, system or None)[0]
 
-    def _response(self, output: str, system: str | None) -> list[int]:
-        return self._turn("x", output, system)[1]
+    @property
+    def _example(self) -> str:
+        return "x".join(self.template.thought_words) + "y"
 
 
 def reachable(model: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from scripts.common import UserError, load_recipe
 from scripts.train import duration, preflight
 from scripts.train import run as runs
+from scripts.train.planned import PlannedRun, plan
 from tests.conftest import write_records, write_registry
 
 RECIPE = """
@@ -48,7 +49,7 @@ def recipe(tmp_path, tiny_model) -> Path:
 
 def examine(recipe: Path, overrides: list[str] | str = "") -> dict[str, preflight.Row]:
     overrides = overrides.split() if isinstance(overrides, str) else overrides
-    return {row.name: row for row in preflight.examine(preflight.Run(str(recipe), overrides))}
+    return {row.name: row for row in preflight.examine(PlannedRun(str(recipe), overrides))}
 
 
 def failures(recipe: Path, overrides: list[str] | str = "") -> dict[str, str]:
@@ -56,10 +57,8 @@ def failures(recipe: Path, overrides: list[str] | str = "") -> dict[str, str]:
 
 
 def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
-    run = preflight.Run(str(recipe), ["learning_rate=2e-4"])
-    rows = preflight.examine(run)
-    assert {row.name: row.found for row in rows if row.status == "FAIL"} == {}
-    assert preflight.report(run, rows)
+    run = PlannedRun(str(recipe), ["learning_rate=2e-4"])
+    assert preflight.ready(run), capsys.readouterr().out
     said = capsys.readouterr().out
     assert "Ready" in said
     assert "learning_rate=2e-4" in said, "the overrides are repeated"
@@ -76,9 +75,13 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
         ("bf16='yes'", "recipe", "bf16 is 'yes', expected a valid boolean: write it without quotes"),
         ("cutoff_len=512.5", "recipe", "cutoff_len is 512.5, expected a valid integer"),
         ("learning_rate=true", "recipe", "learning_rate is True, expected a valid number"),
-        ("lora_rank=[8]", "recipe", "lora_rank is [8], expected a valid integer: one value, no list"),
-        ("run_name=2024", "recipe", "run_name is 2024, expected a valid string: quote it"),
-        ("default_system=Answer_in_X:_briefly", "recipe", "default_system='Answer in X: briefly'"),
+        ("lora_rank=[8]", "recipe", "lora_rank is [8], expected a valid integer: one value"),
+        ("run_name=2024", "recipe", "run_name is 2024, expected a valid string: one value; quote a text of digits"),
+        (
+            "default_system=Answer_in_X:_briefly",
+            "recipe",
+            "default_system is {'Answer in X': 'briefly'}, expected a valid string: one value; quote a text",
+        ),
         ("packing=true", "packing", "neat_packing=true"),
         ("dataset=nobody", "dataset", "no dataset named 'nobody'"),
         ("eval_dataset=nope", "dataset", "no dataset named 'nope'"),
@@ -145,7 +148,7 @@ def test_validation_is_left_out_where_it_would_stop_the_run_or_say_nothing(
     names = {"demo_train": "train.jsonl", "other_train": "train.jsonl", "demo_test": "test.jsonl"}
     write_registry(tmp_path, **names | ({} if val is None else {"demo_val": "val.jsonl"}))
     validating(recipe, "demo_val")
-    run = preflight.Run.planned(str(recipe), overrides.split())
+    run = plan(str(recipe), overrides.split())
     assert (run.parsed["data"].eval_dataset is None) == bool(left_out)
     assert run.parsed["training"].do_eval == (not left_out)
     assert (left_out or "") in capsys.readouterr().out
@@ -162,9 +165,9 @@ def test_own_data_is_validated_on_its_own_split(tmp_path, recipe):
     shutil.copy(tmp_path / "test.jsonl", tmp_path / "val.jsonl")
     write_registry(tmp_path, own_train="train.jsonl", own_val="val.jsonl")
     validating(recipe, "med_o1_val")
-    run = preflight.Run.planned(str(recipe), ["dataset=own_train", "num_train_epochs=9"])
+    run = plan(str(recipe), ["dataset=own_train", "num_train_epochs=9"])
     assert run.parsed["data"].eval_dataset == ["own_val"]
-    named = preflight.Run.planned(str(recipe), ["dataset=own_train", "num_train_epochs=9", "eval_dataset=nope"])
+    named = plan(str(recipe), ["dataset=own_train", "num_train_epochs=9", "eval_dataset=nope"])
     found = {row.name: row.found for row in preflight.examine(named) if row.status == "FAIL"}
     assert "no dataset named 'nope'" in found["dataset"], "what was asked for is not replaced"
 
@@ -237,7 +240,7 @@ def test_an_unreadable_recipe_is_named(tmp_path, text, says):
     if text is not None:
         path.write_text(text)
     with pytest.raises(UserError, match=says):
-        preflight.Run(str(path), [])
+        PlannedRun(str(path), [])
 
 
 def test_an_empty_dataset_stops(tmp_path, recipe):
@@ -246,7 +249,7 @@ def test_an_empty_dataset_stops(tmp_path, recipe):
 
 
 def test_a_finished_or_foreign_run_is_refused(tmp_path, recipe, tiny_adapter):
-    run = preflight.Run(str(recipe), [])
+    run = PlannedRun(str(recipe), [])
     shutil.copytree(tiny_adapter, tmp_path / "run")
     (tmp_path / "run/train_results.json").write_text("{}")
     runs.begin(run.output, run.identity)
@@ -258,7 +261,7 @@ def test_checkpoints_and_a_download_want_room(recipe, monkeypatch):
     """A 14B model is 28 GB; one that is cached, or a folder, wants none."""
     free = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=18 * 2**30))
-    run = preflight.Run(str(recipe), [])
+    run = PlannedRun(str(recipe), [])
     assert "checkpoints" in preflight.check_disk(run)
     big = {"hidden_size": 5120, "num_hidden_layers": 48, "intermediate_size": 13824, "num_attention_heads": 40}
     run.config = big | {"num_key_value_heads": 8, "vocab_size": 152064}

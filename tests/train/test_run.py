@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common import UserError, file_hash, load_recipe, read_json, write_json
+from scripts.train import resume
 from scripts.train import run as runs
 from tests.conftest import write_records, write_registry
 
@@ -45,17 +46,17 @@ def cut(path: Path) -> None:
 def test_a_broken_last_checkpoint_is_set_aside_and_the_whole_one_before_it_kept(tmp_path, damage):
     make_checkpoint(tmp_path / "checkpoint-9")
     damage(make_checkpoint(tmp_path / "checkpoint-10"))
-    moved = runs.set_aside_broken(tmp_path)
+    moved = resume.set_aside_broken(tmp_path)
     assert len(moved) == 1
     assert "checkpoint-10" in moved[0]
-    assert [c.name for c in runs.checkpoints(tmp_path)] == ["checkpoint-9"]
-    assert (tmp_path / "broken-checkpoint-10").is_dir()
+    assert [c.name for c in resume.checkpoints(tmp_path)] == ["checkpoint-9"]
+    assert (tmp_path / "broken-checkpoint-10-1").is_dir()
 
 
 def test_whole_checkpoints_stay(tmp_path):
     make_checkpoint(tmp_path / "checkpoint-10")
-    assert runs.set_aside_broken(tmp_path) == []
-    assert runs.is_whole(tmp_path / "checkpoint-10")
+    assert resume.set_aside_broken(tmp_path) == []
+    assert resume.is_whole(tmp_path / "checkpoint-10")
 
 
 RECIPE = """
@@ -117,14 +118,14 @@ def test_an_identity_holds_what_was_parsed_overrides_included(tmp_path, finished
 
 def test_state_of_a_run(tmp_path, run):
     output, wanted = tmp_path / "run", run()
-    assert runs.state(output, wanted) == "new"
+    assert resume.state(output, wanted) == "new"
     make_checkpoint(output / "checkpoint-5")
-    assert runs.state(output, wanted) == "foreign", "a checkpoint of unknown origin is never resumed"
+    assert resume.state(output, wanted) == "foreign", "a checkpoint of unknown origin is never resumed"
     runs.begin(output, wanted)
-    assert runs.state(output, wanted) == "unfinished"
+    assert resume.state(output, wanted) == "unfinished"
     (output / "train_results.json").write_text("{}")
     (output / "adapter_model.safetensors").write_bytes(b"w")
-    assert runs.state(output, wanted) == "finished"
+    assert resume.state(output, wanted) == "finished"
 
 
 def change_data(folder: Path) -> None:
@@ -144,7 +145,7 @@ def test_another_recipe_or_dataset_is_foreign_and_where_it_logs_is_not(tmp_path,
     runs.begin(tmp_path / "run", run())
     if change:
         change(tmp_path)
-    assert runs.state(tmp_path / "run", run(*overrides)) == state
+    assert resume.state(tmp_path / "run", run(*overrides)) == state
 
 
 def retrain(folder: Path) -> None:
@@ -244,5 +245,5 @@ def test_the_log_is_cut_back_to_the_checkpoint_that_is_resumed(tmp_path):
     make_checkpoint(tmp_path / "checkpoint-2")
     log = tmp_path / "trainer_log.jsonl"
     log.write_text('{"current_steps": 1}\n{"current_steps": 2}\n{"current_steps": 3}\n{"curr')
-    runs.trim_log(tmp_path)
+    resume.trim_log(tmp_path)
     assert log.read_text() == '{"current_steps": 1}\n{"current_steps": 2}\n'

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common import read_json
-from scripts.train import run as runs
+from scripts.train import resume
 from tests.conftest import write_records, write_registry
 from tests.processes import Program, start
 from tests.train.workers import kill_a_worker
@@ -46,7 +46,7 @@ def test_a_killed_process_of_two_ends_the_run_and_one_process_goes_on(tmp_path, 
     killed = kill_a_worker(program.process, tmp_path / "run/checkpoint-10/trainer_state.json")
     assert program.wait(90) != 0
     assert f"Signal 9 (SIGKILL) received by PID {killed}" in program.text()
-    last = runs.checkpoints(tmp_path / "run")[-1]
+    last = resume.checkpoints(tmp_path / "run")[-1]
     wanted = int(last.name.split("-")[1]) + 5
     program = train([*long, f"max_steps={wanted}"], tmp_path / "log")
     assert program.wait(300) == 0, program.text()

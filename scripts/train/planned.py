@@ -1,0 +1,179 @@
+"""A run that is planned: a recipe with its overrides, and its records as the trainer will see them."""
+
+from __future__ import annotations
+
+import copy
+import io
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scripts.common import UserError, first_line, load_recipe, read_json
+from scripts.train import run as runs
+from scripts.train.duration import steps_of
+from scripts.train.template import PromptFormat, reachable
+
+IGNORED = -100  # the label of a token that is not trained
+NO_CUT = 1 << 20  # cutoff_len for reading records at their full length
+FEWEST_STEPS = 10  # of a run whose validation loss says something
+
+
+@dataclass
+class Records:
+    """A split as the trainer will see it: token ids and labels of each record."""
+
+    ids: list[list[int]]
+    labels: list[list[int]]
+    lost: int  # records that LLaMA-Factory drops without an error
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each record."""
+        return [len(ids) for ids in self.ids]
+
+    @property
+    def trained(self) -> list[list[int]]:
+        """The trained tokens of each record."""
+        return [[label for label in labels if label != IGNORED] for labels in self.labels]
+
+    @property
+    def longest(self) -> int:
+        """The place of the longest record."""
+        return self.lengths.index(max(self.lengths))
+
+    def prompts(self) -> set[tuple[int, ...]]:
+        """The untrained tokens at each record's head."""
+        heads = set()
+        for ids, labels in zip(self.ids, self.labels, strict=True):
+            trained_at = next((i for i, label in enumerate(labels) if label != IGNORED), len(ids))
+            heads.add(tuple(ids[:trained_at]))
+        return heads
+
+
+class PlannedRun:
+    """A recipe with its overrides, and what the checks find out about it; each part is made once, when first asked."""
+
+    def __init__(self, path: str, overrides: list[str]) -> None:
+        self.path, self.overrides = path, overrides
+        self.recipe = load_recipe(path, overrides)
+        self.model = str(self.recipe["model_name_or_path"])
+        self.output = Path(self.recipe["output_dir"])
+
+    @cached_property
+    def parsed(self) -> dict[str, Any]:
+        return runs.parse(self.recipe)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return runs.identity(self.path, self.overrides, self.recipe, self.parsed)
+
+    @cached_property
+    def format(self) -> PromptFormat:
+        data = self.parsed["data"]
+        return PromptFormat.load(self.model, data.template, data.default_system, data.enable_thinking)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(reachable(self.model)).to_dict()
+        except Exception as error:  # the hubs' clients raise many kinds
+            raise UserError(
+                f"{self.model}: its config cannot be read ({first_line(error)}). Check the name and the network, set "
+                "HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder by model_name_or_path=DIR"
+            ) from error
+
+    @cached_property
+    def records(self) -> Records:
+        return self.read(self.datasets)
+
+    @property
+    def datasets(self) -> list[str]:
+        return runs.names_of(self.parsed["data"].dataset)
+
+    @property
+    def validation(self) -> list[str]:
+        return runs.names_of(self.parsed["data"].eval_dataset)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether it learns from questions and answers, as supervised fine-tuning does."""
+        return self.parsed["finetuning"].stage == "sft"
+
+    @property
+    def batch(self) -> int:
+        """Records per optimiser step and GPU."""
+        training = self.parsed["training"]
+        return training.per_device_train_batch_size * training.gradient_accumulation_steps
+
+    def read(self, names: list[str]) -> Records:
+        """Registered datasets through LLaMA-Factory's loader and processor, at full length and one record a row."""
+        from llamafactory.data import get_dataset
+
+        for name in names:
+            runs.registered_files(name, self.parsed["data"].dataset_dir)
+        data = copy.copy(self.parsed["data"])
+        data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
+        data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
+        model, training = self.parsed["model"], self.parsed["training"]
+        try:
+            with redirect_stdout(io.StringIO()):  # it prints its first record
+                found = get_dataset(self.format.template, model, data, training, "sft", self.format.tokenizer)
+        except Exception as error:  # datasets, LLaMA-Factory and pyarrow raise many kinds
+            raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {first_line(error)}") from error
+        rows = found["train_dataset"]
+        return Records(list(rows["input_ids"]), list(rows["labels"]), count_rows(names, data) - len(rows))
+
+
+def count_rows(names: list[str], data: Any) -> int:
+    """Rows of registered JSON Lines files; 0 where one of them is of another kind."""
+    files = [file for name in names for file in runs.registered_files(name, data.dataset_dir) or []]
+    if any(file.suffix != ".jsonl" for file in files):
+        return 0
+    total = sum(bool(line.strip()) for file in files for line in file.open(encoding="utf-8"))
+    return min(total, data.max_samples or total)
+
+
+def plan(path: str, overrides: list[str]) -> PlannedRun:
+    """A run with its validation mended by overrides of its own, which are part of its identity.
+
+    Where only ``dataset`` was overridden, its own NAME_val takes the place of the recipe's. Validation is left out, and
+    that is printed, where its split is empty or missing or the run too short. All else is left to the checks.
+    """
+    run = PlannedRun(path, overrides)
+    keys = {override.partition("=")[0] for override in overrides}
+    own_data = "dataset" in keys and "eval_dataset" not in keys
+    try:
+        if not run.validation:
+            return run
+        if own_data:
+            overrides = [*overrides, f"eval_dataset={run.datasets[0].removesuffix('_train')}_val"]
+            run = PlannedRun(path, overrides)
+        why = why_no_validation(run, own_data)
+    except UserError:
+        return run
+    if not why:
+        return run
+    print(f"validation on {', '.join(run.validation)} is left out: {why}")
+    best = ["load_best_model_at_end=false"] if run.recipe.get("load_best_model_at_end") else []
+    return PlannedRun(path, [*overrides, "eval_dataset=null", "eval_strategy='no'", *best])
+
+
+def why_no_validation(run: PlannedRun, may_be_missing: bool) -> str | None:
+    """Why validation would stop the run or say nothing; None where it is sound.
+
+    A split without records is no mistake: prepare leaves its file empty and does not register it.
+    """
+    folder = Path(run.parsed["data"].dataset_dir)
+    registry = read_json(folder / "dataset_info.json")
+    for name in run.validation:
+        file = folder / registry.get(name, {"file_name": f"{name}.jsonl"}).get("file_name", "")
+        if file.is_file() and not file.read_bytes().strip():
+            return "its split is empty"
+        if may_be_missing and name not in registry:
+            return f"{run.datasets[0]} has no split {name}"
+    steps, _ = steps_of(count_rows(run.datasets, run.parsed["data"]), run.parsed, 1)
+    return f"{steps} steps are too short a run" if 0 < steps < FEWEST_STEPS else None
