@@ -55,15 +55,10 @@ def medmcqa(row: dict) -> Parts:
 
 
 def pubmedqa(row: dict) -> Parts:
-    """PubMedQA, from the hub or its authors: the abstract, then the question."""
-    contexts = row["context"]["contexts"] if "context" in row else row["CONTEXTS"]
-    question = row["question"] if "question" in row else row["QUESTION"]
-    options = label(["yes", "no", "maybe"])
-    return (
-        "\n".join([*contexts, question]),
-        options,
-        {text: key for key, text in options.items()}[row["final_decision"]],
-    )
+    """PubMedQA: the abstract, then the question."""
+    question = "\n".join([*row["context"]["contexts"], row["question"]])
+    letters = {"yes": "A", "no": "B", "maybe": "C"}
+    return question, label(list(letters)), letters[row["final_decision"]]
 
 
 def mmlu(row: dict) -> Parts:
@@ -102,40 +97,35 @@ def letter_at(place: Any) -> str | None:
     return LETTERS[int(place)] if re.fullmatch(r"\d", str(place)) else None
 
 
-def count_from_zero(rows: list[dict], source: str) -> list[dict]:
+def from_zero(rows: list[dict], source: str) -> list[dict]:
     """MedMCQA's rows with ``cop`` from 0: the hub counts from 0, the authors' JSON files count from 1."""
     from scripts.prepare.load import file_format
 
-    places = {str(row.get("cop")) for row in rows}
+    places = {str(row["cop"]) for row in rows if "cop" in row}
+    zero, four = "0" in places, "4" in places
     authors = file_format(source) in (".json", ".jsonl", ".ndjson")
-    if "4" not in places and ("0" in places or not authors):
-        return rows
-    if "4" not in places or "0" in places:
+    if (zero and four) or (places and authors and not zero and not four):
         raise UserError(
             f"{source}: cop is {', '.join(sorted(places))}; the hub's counts 0 to 3, the authors' files 1 to 4, and "
             "this can be told from neither. Give the whole file, or take it from the hub"
         )
-    from_zero = {"1": 0, "2": 1, "3": 2, "4": 3}
-    return [row | {"cop": from_zero.get(str(row.get("cop")))} for row in rows]
+    places_of = {"1": 0, "2": 1, "3": 2, "4": 3}
+    return [row | {"cop": places_of.get(str(row.get("cop")))} for row in rows] if four else rows
 
 
 class Benchmark(NamedTuple):
-    """``hub``: ids with configuration, ``split``: on the hub, ``only``: a field and its values to keep of a wider one.
-
-    ``first``: what all rows together must go through before ``adapt`` sees each.
-    """
+    """``hub``: ids with configuration, ``split``: on the hub, ``only``: the field and values kept of a wider one."""
 
     lang: str
     adapt: Callable[[dict], Parts]
     hub: tuple[str, ...]
     split: str = "test"
     only: tuple[str, tuple[str, ...]] | None = None
-    first: Callable[[list[dict], str], list[dict]] | None = None
 
 
 BENCHMARKS = {
     "medqa": Benchmark("en", lettered, ("GBaker/MedQA-USMLE-4-options",)),
-    "medmcqa": Benchmark("en", medmcqa, ("openlifescienceai/medmcqa",), "validation", first=count_from_zero),
+    "medmcqa": Benchmark("en", medmcqa, ("openlifescienceai/medmcqa",), "validation"),
     "pubmedqa": Benchmark("en", pubmedqa, ("qiaojin/PubMedQA:pqa_labeled",), "train"),
     "mmlu_medical": Benchmark("en", mmlu, tuple(f"cais/mmlu:{name}" for name in MMLU), only=("subject", MMLU)),
     "mmlu_pro_health": Benchmark("en", mmlu_pro, ("TIGER-Lab/MMLU-Pro",), only=("category", ("health",))),
@@ -148,17 +138,15 @@ BENCHMARKS = {
 
 def convert(name: str, rows: list[dict], source: str = "") -> tuple[list[dict], Counter[str]]:
     """The items of a benchmark's rows, with unique ids, and how many rows were left out, by reason."""
-    benchmark, left_out = BENCHMARKS[name], Counter()
+    left_out: Counter[str] = Counter()
     items: dict[str, dict] = {}
-    if benchmark.first and any("cop" in row for row in rows):
-        rows = benchmark.first(rows, source)
-    for number, row in enumerate(rows, 1):
-        item = item_of(benchmark, row)
+    for number, row in enumerate(from_zero(rows, source) if name == "medmcqa" else rows, 1):
+        item = item_of(BENCHMARKS[name], row)
         if isinstance(item, str):
             left_out[item] += 1
             continue
-        own = next((str(row[key]) for key in ("realidx", "id", "question_id", "pubid") if row.get(key) is not None), "")
-        own = own or str(number)
+        given = [row[key] for key in ("realidx", "id", "question_id", "pubid") if row.get(key) not in (None, "")]
+        own = str(given[0] if given else number)
         while own in items:
             own += f"-{number}"
         items[own] = {"id": own, **item}
