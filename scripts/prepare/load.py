@@ -15,7 +15,6 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,13 +27,12 @@ HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
 RECORD_COLUMNS = {"question", "response", "instruction", "input", "output", "conversations", "messages"}
 
 
-@dataclass(slots=True)
-class BadRow:
-    """A row that cannot be read. ``reason``: its name, ``matched``: what was found, ``raw``: the row as it lies."""
+class BadRow(Exception):
+    """Why a row cannot be read, given in its place: the reason's name, what was found, the row as it lies."""
 
-    reason: str
-    matched: str
-    raw: Any
+    def __init__(self, reason: str, matched: str, raw: Any = None):
+        super().__init__(reason, matched)
+        self.reason, self.matched, self.raw = reason, matched, raw
 
 
 class Repeated(list):
@@ -76,13 +74,17 @@ def load_rows(spec: str) -> Iterator[Row]:
     if is_hub(spec):
         yield from enumerate(hub_rows(spec), 1)
         return
-    path, number = Path(spec), 0
-    if not path.is_file():
-        found = "is a folder; name its files" if path.is_dir() else "no such file"
-        raise UserError(f"{spec}: {found}; expected a hub id (owner/name:config) or a file in {', '.join(FORMATS)}")
-    kind = file_format(spec)
-    if not kind:
-        raise UserError(f"{spec}: unknown kind of file; expected one of {', '.join(FORMATS)}, also with .gz")
+    path, kind, number = Path(spec), file_format(spec), 0
+    if not kind or not path.is_file():
+        found = (
+            "is a folder; name its files"
+            if path.is_dir()
+            else "unknown kind of file"
+            if path.is_file()
+            else "no such file"
+        )
+        expected = f"a hub id (owner/name:config) or a file in {', '.join(FORMATS)}, also with .gz"
+        raise UserError(f"{spec}: {found}; expected {expected}")
     read = {".parquet": parquet_rows, ".csv": csv_rows, ".tsv": csv_rows}.get(kind, json_rows)
     try:
         for number, row in read(path):
@@ -103,15 +105,11 @@ def text_lines(path: Path) -> Iterator[str]:
     mixed = False  # whether a line before was UTF-8 and not ASCII
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
-            if not decodes(line, "utf-8") or is_utf16(line):
+            # UTF-16 decodes as UTF-8 where all of it is ASCII, with many zeros.
+            if not decodes(line, "utf-8") or line.count(0) > len(line) / 10:
                 raise UserError(f"{path}:{number}: not UTF-8{encoding_remedy(path, line, mixed)}")
             mixed = mixed or not line.isascii()
             yield line.decode("utf-8-sig")
-
-
-def is_utf16(line: bytes) -> bool:
-    """Whether bytes look like UTF-16, which decodes as UTF-8 where all of it is ASCII."""
-    return line.count(0) > len(line) / 10
 
 
 def decodes(line: bytes, encoding: str) -> bool:
@@ -144,11 +142,12 @@ def json_rows(path: Path) -> Iterator[Row]:
 
 def is_by_lines(head: list[str]) -> bool:
     """Whether every line is a row of its own. A broken first line does not hide the good ones after it."""
-    if len(head) == 1 and (head[0].startswith("[") or wrapped(parse_line(head[0]))):
+    rows = [parse_line(line) for line in head]
+    if len(rows) == 1 and (head[0].startswith("[") or wrapped(rows[0])):
         return False
     if head and head[0].startswith("["):
-        return parse_line(head[0]).reason == "not_an_object"
-    return not head or any(isinstance(parse_line(line), dict) for line in head)
+        return rows[0].reason == "not_an_object"  # one whole value; an array over lines is not_json here
+    return not rows or any(isinstance(row, dict) for row in rows)
 
 
 def parse_line(text: str) -> dict | BadRow:

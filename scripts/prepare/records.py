@@ -29,7 +29,7 @@ HINTS = {
     "Response": (r"response|answer|output|completion|reply|答|回复", r"^a$"),
     "Question": (r"question|query|问|题", r"prompt|problem|input|instruction|^q$"),
 }
-OTHER_TAGS = re.compile(r"\s*([<\[【])(\w+)([>\]】]).*\1/\2\3", re.S)
+OTHER_TAGS = re.compile(r"([<\[【])(\w+)([>\]】]).*\1/\2\3", re.S)
 Rows = list[tuple[int, dict | BadRow]]  # with their lines
 
 
@@ -47,7 +47,7 @@ def read_source(spec: str, columns: dict[str, str], tags: tuple[str, str] = TAGS
     """
     rows = load_rows(spec)
     first = list(itertools.islice(rows, BEGINNING))
-    shape = checked_shape(spec, first, columns, tags)
+    shape = find_shape(spec, first, columns)
     for line, row in itertools.chain(first, rows):
         yield read_row(spec, line, row, shape, tags)
 
@@ -61,7 +61,7 @@ def check_sources(specs: Iterable[str], columns: dict[str, str], tags: tuple[str
         try:
             first = list(itertools.islice(load_rows(spec), BEGINNING))
             names += column_names(first)
-            checked_shape(spec, first, columns, tags)
+            check_shape(spec, first, find_shape(spec, first, columns), tags)
         except UserError as error:
             faults.append(str(error))
     absent = [f"{ours}={theirs}" for ours, theirs in columns.items() if names and not matching(names, theirs)]
@@ -87,27 +87,26 @@ def matching(names: list[str], wanted: str) -> list[str]:
     return [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
 
 
-def find(names: list[str], wanted: str) -> str | None:
-    """The column of this name: exactly, else without regard to case. UserError where two differ in case only."""
-    found = [wanted] if wanted in names else matching(names, wanted)
-    if len(found) > 1:
-        raise UserError(f"columns {' and '.join(found)} differ in case only; name one exactly with --columns")
-    return found[0] if found else None
-
-
-def find_shape(rows: Rows, columns: dict[str, str]) -> Shape:
+def find_shape(spec: str, rows: Rows, columns: dict[str, str]) -> Shape:
     """The shape that the column names tell; a text is None where no column is found for it."""
     names = column_names(rows)
-    named = {ours: find(names, theirs) for ours, theirs in columns.items()}
-    question, thought, answer = (named.get(ours) or find(names, ours) for ours in OURS)
+
+    def find(wanted: str) -> str | None:
+        found = [wanted] if wanted in names else matching(names, wanted)
+        if len(found) > 1:
+            raise UserError(f"{spec}: columns {' and '.join(found)} differ in case only; name one with --columns")
+        return found[0] if found else None
+
+    named = {ours: find(theirs) for ours, theirs in columns.items()}
+    question, thought, answer = (named.get(ours) or find(ours) for ours in OURS)
     if (question and answer) or named.get("Question") or named.get("Response"):
         return Shape(question, thought, answer)
-    system = find(names, "system")
-    if turns := find(names, "conversations") or find(names, "messages"):
-        return Shape(thought=thought, turns=turns, system=system)
-    instruction, given, output = (find(names, name) for name in ("instruction", "input", "output"))
+    if turns := find("conversations") or find("messages"):
+        return Shape(thought=thought, turns=turns, system=find("system"))
+    instruction, given, output = (find(name) for name in ("instruction", "input", "output"))
     if output and (instruction or given):
-        return Shape(given, thought, output, system, instruction, common_instruction(rows, instruction, given))
+        common = common_instruction(rows, instruction, given)
+        return Shape(given, thought, output, find("system"), instruction, common)
     return Shape(question, thought, answer)
 
 
@@ -123,16 +122,12 @@ def common_instruction(rows: Rows, instruction: str | None, given: str | None) -
     return common if count > max(1, len(both) / 2) else None
 
 
-def checked_shape(spec: str, first: Rows, columns: dict[str, str], tags: tuple[str, str]) -> Shape:
-    """The shape of a source from its first rows; UserError where it lacks a question, a thought or an answer."""
-    objects = [(line, row) for line, row in first if isinstance(row, dict)]
-    if not objects:
-        return Shape()  # every row is rejected by name
-    try:
-        shape = find_shape(objects, columns)
-    except UserError as error:
-        raise UserError(f"{spec}: {error}") from error
-    guessed = guess_columns(objects, shape)
+def check_shape(spec: str, rows: Rows, shape: Shape, tags: tuple[str, str]) -> None:
+    """UserError where a source lacks a question, a thought or an answer, with the options that make it readable."""
+    names = column_names(rows)
+    if not names:
+        return  # every row is rejected by name
+    guessed = guess_columns(rows, shape)
     answered = replace(shape, answer=guessed["Response"])  # a thought may stand in an answer that is not named yet
     lacks = {
         "Question": not (shape.question or shape.instruction or shape.turns),
@@ -141,12 +136,11 @@ def checked_shape(spec: str, first: Rows, columns: dict[str, str], tags: tuple[s
     }
     missing = [ours for ours in OURS if lacks[ours]]
     if missing:
+        line = next(line for line, row in rows if isinstance(row, dict))
         lacking = " and ".join(f"no column {ours}" for ours in missing)
         lacking += f" (nor {tags[0]} in the answers)" if lacks["Complex_CoT"] else ""
-        read = [read_row(spec, line, row, answered, tags) for line, row in objects]
-        options = remedy(missing, guessed, [record.answer for record in read if isinstance(record, Record)])
-        raise UserError(f"{spec}:{objects[0][0]}: {lacking}; found {listed(column_names(objects))}; {options}")
-    return shape
+        texts = [str(row.get(shape.turns or answered.answer)) for _, row in rows if isinstance(row, dict)]
+        raise UserError(f"{spec}:{line}: {lacking}; found {listed(names)}; {remedy(missing, guessed, texts)}")
 
 
 def lacks_thought(spec: str, shape: Shape, tags: tuple[str, str]) -> bool:
@@ -173,7 +167,7 @@ def guess_columns(rows: Rows, shape: Shape) -> dict[str, str | None]:
 
 def remedy(missing: list[str], guessed: dict[str, str | None], answers: list[str]) -> str:
     """The finished options that make a source readable."""
-    marks = next(filter(None, map(OTHER_TAGS.match, answers)), None) if "Complex_CoT" in missing else None
+    marks = next(filter(None, map(OTHER_TAGS.search, answers)), None) if "Complex_CoT" in missing else None
     if missing == ["Complex_CoT"] and not (marks or guessed["Complex_CoT"]):
         return "no column looks like reasoning, which every record needs; if one is, name it: --columns Complex_CoT=…"
     named = [ours for ours in missing if not (marks and ours == "Complex_CoT")]

@@ -67,7 +67,7 @@ SHAPES: list[tuple[str, dict, tuple]] = [
     ("picture", chat(("user", [*PARTS, {"type": "image_url"}]), ("assistant", TAGGED)), ("not_text", "content: list, expected text")),
     ("thought of its own", {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "reasoning_content": "Because.", "content": "So."}]}, PLAIN),
     ("several turns", chat(("user", "Why?"), ("assistant", TAGGED), ("user", "And?"), ("assistant", "So.")), ("several_turns", "4 turns")),
-    ("tools", chat(("user", "Why?"), ("tool", "42"), ("assistant", TAGGED)), ("tool_turns", "a turn of tool")),
+    ("tools", chat(("user", "Why?"), ("tool", "42"), ("assistant", TAGGED)), ("unknown_turns", "a turn of tool")),
     ("answer first", chat(("gpt", TAGGED), ("human", "Why?"), names=SHARE), ("unknown_turns", "a turn of human after the answer")),
     ("unknown speaker", chat(("narrator", "Why?"), ("gpt", TAGGED), names=SHARE), ("unknown_turns", "a turn of narrator")),
     ("thought not closed", {"question": "Why?", "response": "<think>\nBecause. So."}, ("open_thought", "<think> without </think>")),
