@@ -118,6 +118,7 @@ def stop(child: subprocess.Popen) -> None:
         child.wait(20)
     except (ProcessLookupError, subprocess.TimeoutExpired):
         pass
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)  # a worker that outlived its parent would keep the GPU's memory
-    child.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # a worker that outlived its parent would keep the GPU's memory
+        child.wait()

@@ -92,9 +92,8 @@ def test_every_kind_has_a_case() -> None:
     assert {case["unit"] for case, _, _ in CASES if "unit" in case} == set(UNITS)
 
 
-@pytest.mark.parametrize("constraint", [constraint for constraint, _, _ in CASES])
-def test_an_empty_answer_follows_nothing(constraint: dict) -> None:
-    assert not check(constraint, " \n")
+def test_an_empty_answer_follows_nothing() -> None:
+    assert [constraint for constraint, _, _ in CASES if check(constraint, " \n")] == []
 
 
 def test_all_constraints_must_hold() -> None:
@@ -108,7 +107,8 @@ def test_all_constraints_must_hold() -> None:
 def test_the_shipped_prompts_are_valid_and_many(lang: str, name: str) -> None:
     prompts = load_prompts(DATA / name)
     assert len(prompts) >= 64
-    assert len({prompt["prompt"] for prompt in prompts}) == len(prompts)
+    for name in ("id", "prompt"):
+        assert len({prompt[name] for prompt in prompts}) == len(prompts)
     for prompt in prompts:
         assert prompt["lang"] == lang
         assert 1 <= len(prompt["constraints"]) <= 3
@@ -118,28 +118,12 @@ def test_the_shipped_prompts_are_valid_and_many(lang: str, name: str) -> None:
             assert not all(check(each, evasive) for each in prompt["constraints"]), f"{prompt['id']}: {evasive[:30]}"
 
 
-@pytest.mark.parametrize(
-    ("line", "names"),
-    [
-        ('{"id": "a", "lang": "en", "prompt": "p"}', "constraints missing"),
-        ('{"id": "a", "lang": "en", "prompt": "p", "constraints": [{"type": "rhyme"}]}', "expected a `type` among"),
-        ('{"id": "a", "lang": "en", "prompt": "p", "constraints": [{"type": "count"}]}', "unit"),
-        ('{"id": "a", "lang": "en", "prompt": "p", "constraints": [{"type": "title", "n": "2"}]}', "n = '2'"),
-        ('{"id": "a", "lang": "en", "prompt": "p", "constraints": [{"type": "exclude", "words": ["a", 1]}]}', "words"),
-        ('{"id": "x", "lang": "en", "prompt": "p", "constraints": [{"type": "title"}]}', "used twice"),
-        ('{"id": "a", "lang": "en", "prompt": "p", "constraints": ["title"]}', "expected"),
-    ],
-)
-def test_a_bad_prompt_is_named_with_its_line(tmp_path: Path, line: str, names: str) -> None:
+@pytest.mark.parametrize("constraint", ['{"type": "rhyme"}', '{"type": "count"}', '{"type": "title", "n": 2}', "{}"])
+def test_a_constraint_that_cannot_be_checked_is_named_with_its_line(tmp_path: Path, constraint: str) -> None:
     path = tmp_path / "p.jsonl"
-    good = '{"id": "x", "lang": "en", "prompt": "p", "constraints": [{"type": "title"}]}'
-    path.write_text(f"{good}\n{line}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"p\.jsonl:2") as error:
+    lines = [
+        f'{{"id": "a", "lang": "en", "prompt": "p", "constraints": [{c}]}}' for c in ('{"type": "title"}', constraint)
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UserError, match=r"p\.jsonl:2: .*among count, language"):
         load_prompts(path)
-    assert names in str(error.value)
-
-
-def test_no_prompts_are_an_error(tmp_path: Path) -> None:
-    (tmp_path / "p.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="no prompts"):
-        load_prompts(tmp_path / "p.jsonl")
