@@ -18,7 +18,7 @@ STATUSES = ("read", "asked", "several", "unparsed")
 
 def letters_of(row: dict) -> str:
     """The item's option letters, in order."""
-    return "".join(sorted(letter for letter, text in row["options"].items() if text))
+    return "".join(sorted(row["options"]))
 
 
 def question_of(row: dict) -> str:

@@ -9,26 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scripts.evaluate.stats import ALPHA, paired, permutation_band
+from scripts.evaluate.stats import ALPHA, SEED, paired, permutation_band
 
 MIN_SHARE = 0.5  # of items read or scored, below which a control says nothing
 MIN_ITEMS = 10
 
 
-def base_against_itself(
-    first: Sequence[float | None], second: Sequence[float | None], seed: int = 42
-) -> dict[str, Any]:
+def base_against_itself(first: Sequence[float | None], second: Sequence[float | None]) -> dict[str, Any]:
     """Two runs of the base model over the same items, in order: the verdicts' own test must show no difference.
 
     ``first``, ``second``: (items,) 1 right or 0 wrong; None, which is wrong too, where no letter was read.
     """
     name = "base_against_itself"
-    if len(first) != len(second):
-        return _outcome(name, False, f"{len(first)} items in one run, {len(second)} in the other", 0)
     read = min(sum(score is not None for score in run) for run in (first, second))
     if thin := _too_few(name, read, len(first)):
         return thin
-    found = paired([score or 0.0 for score in first], [score or 0.0 for score in second], seed=seed)
+    found = paired([score or 0.0 for score in first], [score or 0.0 for score in second])
     differ = f"{found['gained'] + found['lost']} of {found['n']} items differ"
     detail = f"{differ}: {found['gained']} gained, {found['lost']} lost, p = {found['p']:.2g}"
     return _outcome(name, found["p"] >= ALPHA, detail, found["n"])
@@ -37,17 +33,15 @@ def base_against_itself(
 def judge_says_first(outcomes: Sequence[str]) -> dict[str, Any]:
     """Outcomes of the pairwise evaluation with a judge that always prefers what it reads first: all must be ties.
 
-    ``outcomes``: (pairs,) of base, tuned, tie, unscored, after both orders were joined.
+    ``outcomes``: (pairs,) of base, tuned, tie, after both orders were joined.
     """
-    scored = [outcome for outcome in outcomes if outcome != "unscored"]
-    if thin := _too_few("judge_says_first", len(scored), len(outcomes)):
-        return thin
-    wins = {name: scored.count(name) for name in sorted(set(scored) - {"tie"})}
-    return _outcome("judge_says_first", not wins, f"{scored.count('tie')} ties, wins {wins or 'none'}", len(scored))
+    wins = {name: outcomes.count(name) for name in sorted(set(outcomes) - {"tie"})}
+    detail = f"{outcomes.count('tie')} ties, wins {wins or 'none'}"
+    return _outcome("judge_says_first", not wins, detail, len(outcomes))
 
 
 def shuffled_answers(
-    choices: Sequence[str | None], keys: Sequence[str], score: Callable[[str | None, str], float], seed: int = 42
+    choices: Sequence[str | None], keys: Sequence[str], score: Callable[[str | None, str], float]
 ) -> dict[str, Any]:
     """Deal the answers to other items and score them as the evaluation does: accuracy must fall to what chance gives.
 
@@ -58,17 +52,17 @@ def shuffled_answers(
     """
     import numpy as np
 
-    if thin := _too_few("shuffled_answers", sum(choice is not None for choice in choices), len(choices)):
+    name = "shuffled_answers"
+    if thin := _too_few(name, sum(choice is not None for choice in choices), len(choices)):
         return thin
     if len(set(choices) - {None}) < 2 or len(set(keys)) < 2:
-        detail = "only one letter is chosen or right: dealing the answers anew changes nothing"
-        return _outcome("shuffled_answers", None, detail, len(keys))
-    dealt = np.random.default_rng(seed + 1).permutation(len(choices))
+        return _outcome(name, None, "only one letter is chosen or right: dealing anew changes nothing", len(keys))
+    dealt = np.random.default_rng(SEED + 1).permutation(len(choices))
     accuracy = sum(score(choices[i], key) for i, key in zip(dealt, keys, strict=True)) / len(keys)
-    band = permutation_band(choices, keys, seed=seed)
+    band = permutation_band(choices, keys)
     inside = band["low"] - 1e-9 <= accuracy <= band["high"] + 1e-9
     detail = f"shuffled {accuracy:.3f}, 99.9% band [{band['low']:.3f}, {band['high']:.3f}] around {band['mean']:.3f}"
-    return _outcome("shuffled_answers", inside, detail, len(keys))
+    return _outcome(name, inside, detail, len(keys))
 
 
 def _too_few(name: str, read: int, total: int) -> dict[str, Any] | None:

@@ -4,16 +4,17 @@ A verdict comes from an exact test of pairs: McNemar's for shares, sign flips of
 else, corrected by Holm over all rows of the same table. Intervals are shown beside it and judge nothing. Where items
 were answered several times (seeds), the item is the unit: its scores are averaged first.
 
-Every function is deterministic: the same input and ``seed`` give the same numbers. An estimate is a dict
+Every function is deterministic. An estimate is a dict
 ``{"value", "n", "ci95"}``: ``n`` counts records or items, ``ci95`` is ``[low, high]``, None where nothing can be said.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-RESAMPLES = 9999
+RESAMPLES, SEED = 9999, 42
 ALPHA = 0.05
 ENOUGH = 20  # records or items, below which a table says "too few"
 Z = 1.959964  # the normal distribution's 97.5% point
@@ -53,7 +54,6 @@ def compare(
     scores: Mapping[str, Mapping[Hashable, float]],
     name: str = "acc",
     item: Callable[[Any], Hashable] = lambda key: key,
-    seed: int = 42,
 ) -> dict[str, Any]:
     """Each model's share of right answers, and the difference tuned - base over the answers that both have.
 
@@ -67,7 +67,7 @@ def compare(
     if {"base", "tuned"} <= scores.keys():
         keys = [key for key in scores["base"] if key in scores["tuned"]]
         base, tuned = ([scores[model][key] for key in keys] for model in ("base", "tuned"))
-        result["difference"] = paired(base, tuned, [item(key) for key in keys], seed=seed)
+        result["difference"] = paired(base, tuned, [item(key) for key in keys])
     return result
 
 
@@ -76,7 +76,6 @@ def paired(
     tuned: Sequence[float],
     items: Sequence[Hashable] | None = None,
     bound: float = 1.0,
-    seed: int = 42,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Mean of tuned - base over items, with interval, exact two-sided p, and items gained and lost.
@@ -84,22 +83,19 @@ def paired(
     ``base``, ``tuned``: (answers,) scores in the same order. ``items``: (answers,) item ids where an item was answered
     several times; without, each answer is its own. ``bound``: no item's difference can be larger than this.
     """
-    if not len(base) == len(tuned) == len(base if items is None else items):
-        raise ValueError(f"paired scores differ in length: {len(base)} and {len(tuned)}")
-    each = [float(after) - float(before) for before, after in zip(base, tuned, strict=True)]
-    differences = _per_item(each, range(len(each)) if items is None else items)
+    differences = _per_item([after - before for before, after in zip(base, tuned, strict=True)], items)
     n = len(differences)
     return {
         "value": sum(differences) / n if n else None,
         "n": n,
         "ci95": difference_ci(differences, bound),
-        "p": sign_flip_p(differences, seed, resamples) if n else None,
+        "p": sign_flip_p(differences, resamples) if n else None,
         "gained": sum(difference > 0 for difference in differences),
         "lost": sum(difference < 0 for difference in differences),
     }
 
 
-def sign_flip_p(differences: Sequence[float], seed: int = 42, resamples: int = RESAMPLES) -> float:
+def sign_flip_p(differences: Sequence[float], resamples: int = RESAMPLES) -> float:
     """Two-sided p that (items,) differences are as often for as against: all sign flips, or ``resamples`` random ones.
 
     Differences of 0 say nothing. Where the others are all of one size this is McNemar's exact test.
@@ -113,7 +109,7 @@ def sign_flip_p(differences: Sequence[float], seed: int = 42, resamples: int = R
     if np.ptp(np.abs(moved)) < 1e-12:
         return float(binomtest(int((moved > 0).sum()), len(moved)).pvalue)
     options = {"permutation_type": "samples", "vectorized": True, "batch": 500, "n_resamples": resamples}
-    found = permutation_test((moved,), lambda x, axis=-1: x.sum(axis), **options, rng=np.random.default_rng(seed))
+    found = permutation_test((moved,), lambda x, axis=-1: x.sum(axis), **options, rng=np.random.default_rng(SEED))
     return float(found.pvalue)
 
 
@@ -129,17 +125,21 @@ def difference_ci(differences: Sequence[float], bound: float = 1.0) -> list[floa
 
 def share(scores: Sequence[float], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
     """Mean of (answers,) scores within [0, 1], item by item where ``items`` are given, with its 95% interval."""
-    means = _per_item(scores, range(len(scores)) if items is None else items)
+    means = _per_item(scores, items)
     return {"value": sum(means) / len(means) if means else None, "n": len(means), "ci95": share_ci(means)}
 
 
 def share_ci(values: Sequence[float]) -> list[float] | None:
-    """95% interval of the mean of (items,) scores within [0, 1]: Wilson's for 0/1 scores.
+    """95% interval of the mean of (items,) scores within [0, 1]: Wilson's for 0/1 scores; None without items.
 
     Where items were answered several times: two items right and two wrong are added, as Agresti and Coull (1998) do.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
+    if not values:
+        return None
     if all(value in (0, 1) for value in values):
-        return proportion_ci(int(sum(values)), len(values))
+        return [float(end) for end in proportion_confint(sum(values), len(values), method="wilson")]
     return _widened([*values, 0, 0, 1, 1], 0.0, 1.0)
 
 
@@ -151,25 +151,17 @@ def _widened(values: Sequence[float], low: float, high: float) -> list[float]:
     return [max(low, mean - half), min(high, mean + half)]
 
 
-def _per_item(scores: Sequence[float], items: Iterable[Hashable]) -> list[float]:
-    """The mean score of each item, in the order in which items first come."""
+def _per_item(scores: Sequence[float], items: Iterable[Hashable] | None) -> list[float]:
+    """The mean score of each item, in the order in which items first come; each score for itself without ``items``."""
+    if items is None:
+        return list(map(float, scores))
     by_item: dict[Hashable, list[float]] = {}
     for score, name in zip(scores, items, strict=True):
         by_item.setdefault(name, []).append(float(score))
     return [sum(mine) / len(mine) for mine in by_item.values()]
 
 
-def proportion_ci(k: int, n: int) -> list[float] | None:
-    """Wilson's 95% interval of k successes in n trials; None without trials. Never outside [0, 1]."""
-    from scipy.stats import binomtest
-
-    if n == 0:
-        return None
-    interval = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    return [float(interval.low), float(interval.high)]
-
-
-def compare_nats(columns: Mapping[str, tuple[Sequence[float], Sequence[int]]], seed: int = 42) -> dict[str, Any]:
+def compare_nats(columns: Mapping[str, tuple[Sequence[float], Sequence[int]]]) -> dict[str, Any]:
     """Each model's perplexity, and the difference tuned - base in nats per token; negative is better.
 
     ``columns``: model → (records,) sums of -log p in nats and (records,) token counts, the same records in the same
@@ -177,27 +169,26 @@ def compare_nats(columns: Mapping[str, tuple[Sequence[float], Sequence[int]]], s
     ``{"value", "n", "ci95", "p", "ratio"}``: ``ratio`` is tuned's perplexity over base's. p comes from sign flips of
     the records' nats; intervals from a bootstrap of whole records, both models together.
     """
-    import math
-
     result: dict[str, Any] = {}
     for model, (nll, tokens) in columns.items():
-        found = _nats_per_token([nll, tokens], seed)
-        known = found["value"] is not None
-        result[model] = {"nats": found["value"], "ppl": math.exp(found["value"]) if known else None, "n": found["n"]}
+        found = _nats_per_token([nll, tokens])
         interval = found["ci95"] and [math.exp(end) for end in found["ci95"]]
-        result[model] |= {"ci95": interval, "tokens": sum(tokens)}
+        result[model] = {"nats": found["value"], "ppl": _exp(found["value"]), "n": found["n"], "ci95": interval}
+        result[model]["tokens"] = sum(tokens)
     if {"base", "tuned"} <= columns.keys():
         (base, base_tokens), (tuned, tuned_tokens) = columns["base"], columns["tuned"]
-        found = _nats_per_token([base, base_tokens, tuned, tuned_tokens], seed)
-        known = found["value"] is not None
-        found["p"] = (
-            sign_flip_p([after - before for before, after in zip(base, tuned, strict=True)], seed) if known else None
-        )
-        result["difference"] = found | {"ratio": math.exp(found["value"]) if known else None}
+        found = _nats_per_token([base, base_tokens, tuned, tuned_tokens])
+        each = [after - before for before, after in zip(base, tuned, strict=True)]
+        found["p"] = None if found["value"] is None else sign_flip_p(each)
+        result["difference"] = found | {"ratio": _exp(found["value"])}
     return result
 
 
-def _nats_per_token(columns: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
+def _exp(value: float | None) -> float | None:
+    return None if value is None else math.exp(value)
+
+
+def _nats_per_token(columns: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Of (nats, tokens) of one model, or of base then tuned: the mean, or the difference of means, with an interval."""
     import numpy as np
     from scipy.stats import bootstrap
@@ -209,71 +200,59 @@ def _nats_per_token(columns: Sequence[Sequence[float]], seed: int) -> dict[str, 
         return means[0] if len(means) == 1 else means[1] - means[0]
 
     result: dict[str, Any] = {"value": None, "n": len(arrays[0]), "ci95": None}
-    if all(tokens.sum() for tokens in arrays[1::2]):
-        result["value"] = float(statistic(*arrays))
-    if result["value"] is not None and result["n"] > 1:
+    if not all(tokens.sum() for tokens in arrays[1::2]):
+        return result
+    result["value"] = float(statistic(*arrays))
+    if result["n"] > 1:
         options = {"paired": True, "vectorized": True, "method": "percentile", "batch": 500, "n_resamples": RESAMPLES}
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = bootstrap(arrays, statistic, **options, rng=np.random.default_rng(seed)).confidence_interval
+            found = bootstrap(arrays, statistic, **options, rng=np.random.default_rng(SEED)).confidence_interval
         if found.low < found.high:  # otherwise the records show no spread, and an interval would pretend certainty
             result["ci95"] = [float(found.low), float(found.high)]
     return result
 
 
-def smallest_visible_difference(n: int, changed: float = 0.2, power: float = 0.8, rows: int = 1) -> float:
-    """The smallest difference of two shares that McNemar's exact test shows in ``power`` of runs with ``n`` items.
+def smallest_visible_difference(n: int, changed: float = 0.2) -> float:
+    """The smallest difference of two shares that McNemar's exact test shows in 80% of runs with ``n`` items.
 
-    ``changed``: the share of items that only one of the models gets, an assumption: give your own where a run on a
-    development set has shown it (gained + lost). ``rows``: of the table; Holm's first step divides alpha by it.
-    1.0 where nothing short of everything would show.
+    ``changed``: the share of items that only one of the models gets, an assumption. 1.0 where nothing would show.
     """
     import numpy as np
     from scipy.stats import binom
 
     moved = np.arange(n + 1)  # items that changed
-    least = binom.isf(ALPHA / rows / 2, moved, 0.5) + 1  # gained among them, from where on it is significant
+    least = binom.isf(ALPHA / 2, moved, 0.5) + 1  # gained among them, from where on it is significant
 
     def shown(difference: float) -> float:
         share = max(changed, difference)
         gained = (1 + difference / share) / 2
         return float((binom.pmf(moved, n, share) * binom.sf(least - 1, moved, gained)).sum())
 
-    return next((step / 1000 for step in range(1, 1000) if shown(step / 1000) >= power), 1.0)
+    return next((step / 1000 for step in range(1, 1000) if shown(step / 1000) >= 0.8), 1.0)
 
 
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> dict[str, Any]:
+def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> dict[str, Any]:
     """Cohen's kappa of two (items,) sequences of labels; value None where chance agreement is 1 (one label only)."""
     import numpy as np
-    from statsmodels.stats.inter_rater import cohens_kappa
+    from statsmodels.stats.inter_rater import cohens_kappa, to_table
 
-    labels = {label: i for i, label in enumerate(dict.fromkeys([*first, *second]))}
+    labels, codes = np.unique([first, second], return_inverse=True)
     if len(labels) < 2:
         return {"value": None, "n": len(first), "ci95": None}
-    table = np.zeros((len(labels), len(labels)), dtype=int)
-    for one, other in zip(first, second, strict=True):
-        table[labels[one], labels[other]] += 1
-    found = cohens_kappa(table)
+    found = cohens_kappa(to_table(codes.reshape(2, -1).T)[0])
     interval = [max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp))]
     return {"value": float(found.kappa), "n": len(first), "ci95": interval}
 
 
-def permutation_band(
-    choices: Sequence[str | None], keys: Sequence[str], share: float = 0.999, seed: int = 42, resamples: int = RESAMPLES
-) -> dict[str, Any]:
-    """Accuracy of (items,) choices dealt at random to the items: exact mean and the central ``share`` of deals.
+def permutation_band(choices: Sequence[str | None], keys: Sequence[str]) -> dict[str, float]:
+    """Accuracy of (items,) choices dealt at random to the items: mean and the central 99.9% of deals.
 
-    None never matches a key. ``mean`` is the sum over letters of share chosen times share of keys.
+    None never matches a key.
     """
     import numpy as np
 
-    codes = {letter: i for i, letter in enumerate(dict.fromkeys(keys))}
-    key = np.array([codes[letter] for letter in keys], dtype=np.int8)
-    chosen = np.array([codes.get(letter, -1) for letter in choices], dtype=np.int8)
-    if not len(key) == len(chosen) > 0:
-        raise ValueError(f"found {len(chosen)} choices for {len(key)} keys")
-    rng = np.random.default_rng(seed)
-    sizes = [min(500, resamples - start) for start in range(0, resamples, 500)]
-    hits = [(rng.permuted(np.tile(chosen, (size, 1)), axis=1) == key).mean(1) for size in sizes]
-    low, high = np.quantile(np.concatenate(hits), [(1 - share) / 2, (1 + share) / 2])
-    mean = sum(float((chosen == code).mean() * (key == code).mean()) for code in codes.values())
-    return {"mean": mean, "low": float(low), "high": float(high), "n": len(key)}
+    key, chosen = np.array(keys), np.array([choice or "" for choice in choices])
+    rng = np.random.default_rng(SEED)
+    hits = np.array([(rng.permutation(chosen) == key).mean() for _ in range(RESAMPLES)])
+    low, high = np.quantile(hits, [0.0005, 0.9995])
+    return {"mean": float(hits.mean()), "low": float(low), "high": float(high)}

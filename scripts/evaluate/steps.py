@@ -136,16 +136,16 @@ def behind_accuracy(run: Evaluation, rows: list[dict]) -> dict[str, Any]:
     found = {}
     for side in run.sides:
         mine = [row for row in rows if row["model"] == side]
-        outputs = [(row, list(row["outputs"].values())[-1]) for row in mine]
-        seen = [texts.describe(row, output, run.forms[side].marks) for row, output in outputs]
-        found[side] = texts.shares(seen) | {"n": len(seen)}
+        marks = run.forms[side].marks
+        seen = [texts.describe(list(row["outputs"].values())[-1], row["options"], marks) for row in mine]
+        found[side] = texts.shares(seen, [row["id"] for row in mine]) | {"n": len(mine)}
         if run.settings.rotated:
             found[side]["stays"] = texts.stays(mine)
     return found
 
 
 def generate(run: Evaluation, task: str, prompts: list[dict]) -> list[dict]:
-    """Every side's answer to {"id", "lang", "prompt", …} at the largest budget, and what is wrong with its form."""
+    """Every side's answer to {"id", "lang", "prompt", …} at the largest budget: its parts, and what its form lacks."""
     limits = run.settings.limits(budgets=run.settings.budgets[-1:])
     items = [Item(prompt["id"], prompt["prompt"]) for prompt in prompts]
     rows = []
@@ -153,9 +153,10 @@ def generate(run: Evaluation, task: str, prompts: list[dict]) -> list[dict]:
         form = run.forms[side]
         for prompt, answered in zip(prompts, run.ask(items, task, side, limits), strict=True):
             output = list(answered["outputs"].values())[-1]
-            lang = prompt.get("answer_lang", prompt["lang"])
-            problems = texts.format_problems(output, lang, form.marks, form.thinks)
-            rows.append({**prompt, "model": side, **output, "problems": problems, "well_formed": not problems})
+            parts = split_reasoning(output["text"], form.thinks, form.marks)
+            problems = texts.format_problems(output, prompt["lang"], form.marks)
+            about = {"thought": parts.thought, "answer": parts.answer, "problems": problems}
+            rows.append({**prompt, "model": side, **output, **about, "well_formed": not problems})
     return rows
 
 
@@ -173,7 +174,7 @@ def follow_instructions(run: Evaluation) -> None:
     with run.step("instructions") as result:
         rows = generate(run, "instructions", prompts)
         for row in rows:
-            row |= score(row, split_reasoning(row["text"], row["opened"], run.forms[row["model"]].marks).answer)
+            row |= score(row, row["answer"])
         write_jsonl(run.folder / "instructions_samples.jsonl", rows)
         for lang in ("all", *sorted({row["lang"] for row in rows})):
             group = [row for row in rows if lang in ("all", row["lang"])]
@@ -186,6 +187,7 @@ def check_format(run: Evaluation) -> list[dict]:
         {
             "id": record["id"],
             "lang": record["lang"],
+            "question": record["input"],
             "prompt": record["input"],
             "reference": split_reasoning(record["output"]).answer,
         }
@@ -193,9 +195,6 @@ def check_format(run: Evaluation) -> list[dict]:
     ]
     with run.step("format") as result:
         rows = generate(run, "held-out", prompts)
-        for row in rows:
-            parts = split_reasoning(row["text"], row["opened"], run.forms[row["model"]].marks)
-            row |= {"question": row["prompt"], "thought": parts.thought, "answer": parts.answer}
         write_jsonl(run.folder / "format_samples.jsonl", rows)
         counts = {side: Counter(p for r in rows if r["model"] == side for p in r["problems"]) for side in run.sides}
         result |= share(rows, "well_formed") | {"problems": counts}

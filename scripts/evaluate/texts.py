@@ -25,14 +25,6 @@ CHINESE_SENTENCE = re.compile(r"[\u3400-\u9fff，、；：]{8,}")
 GRAMMAR = re.compile(
     r"\b(?:the|an?|is|are|was|be|this|that|it|we|s?he|they|you|i|to|of|and|in|on|for|with|not|so|but)\b", re.I
 )
-MEASURES = (
-    "repeats_endlessly",
-    "mixed_language",
-    "thought_closed",
-    "empty_thought",
-    "thought_agrees",
-    "answer_in_language",
-)
 TAIL = 500  # characters at a thought's end, where it comes to its conclusion
 
 
@@ -80,21 +72,17 @@ def in_language(text: str, lang: str) -> bool:
     return {"zh": share >= 0.5, "en": share <= 0.2}.get(lang, True) or chinese + latin == 0
 
 
-def format_problems(
-    output: Mapping[str, Any], lang: str, marks: tuple[str, str] = THINK, thinks: bool = True
-) -> list[str]:
+def format_problems(output: Mapping[str, Any], lang: str, marks: tuple[str, str] = THINK) -> list[str]:
     """Names of what is wrong with an output's form, in a fixed order; empty where it is well formed.
 
-    no_reasoning (asked of a form that ``thinks``), unclosed_reasoning (``closed`` is false, or it was closed for the
-    model), repeated_tag, no_answer, special_token, answer_language. ``output``: ``text``, whether the prompt ``opened``
-    the thought, whether it was ``forced`` closed.
+    ``output``: ``text``, whether the prompt ``opened`` a thought, whether that was ``forced`` closed for the model.
     """
-    text, opened = output["text"], output.get("opened", False)
+    text, opened = output["text"], output["opened"]
     parts = split_reasoning(text, opened, marks)
     starts, ends = (len(mark_pattern(mark).findall(text)) for mark in marks)
     problems = {
-        "no_reasoning": thinks and not parts.thought,
-        "unclosed_reasoning": not parts.closed or output.get("forced", False),
+        "no_reasoning": opened and not parts.thought,
+        "unclosed_reasoning": not parts.closed or output["forced"],
         "repeated_tag": max(starts + opened, ends) > 1,
         "no_answer": not parts.answer,
         "special_token": bool(SPECIAL.search(text)),
@@ -103,38 +91,38 @@ def format_problems(
     return [name for name, found in problems.items() if found]
 
 
-def describe(row: Mapping[str, Any], output: Mapping[str, Any], marks: tuple[str, str] = THINK) -> dict[str, Any]:
-    """What one answered choice shows besides its letter: True, False, or None where there is nothing to look at.
+def describe(
+    output: Mapping[str, Any], options: Mapping[str, str], marks: tuple[str, str] = THINK
+) -> dict[str, bool | None]:
+    """What one answered choice shows besides its letter; None where there is no thought to look at.
 
-    ``row``: ``id``, ``lang`` and ``options``; ``output``: ``text``, ``opened`` and ``forced``. ``thought_agrees`` is
-    agree, disagree, or unclear where either names no letter.
+    ``output``: as for `format_problems`. ``thought_unclear``: thought or answer names no single letter.
     """
-    opened = output.get("opened", False)
-    parts = split_reasoning(output["text"], opened, marks)
-    thought = parts.thought
-    thinks = opened or bool(mark_pattern(marks[0]).search(output["text"])) or bool(thought)
-    answer = SPECIAL.sub("", parts.answer)
+    text, opened = output["text"], output["opened"]
+    parts = split_reasoning(text, opened, marks)
+    thinks = opened or bool(parts.thought or mark_pattern(marks[0]).search(text))
+    agrees = thought_agrees(parts.thought, parts.answer, options) if parts.thought else None
     return {
-        "item": row["id"],
-        "repeats_endlessly": repeats_endlessly(thought) or repeats_endlessly(answer),
-        "mixed_language": mixes_languages(f"{thought}\n{answer}"),
-        "thought_closed": parts.closed and not output.get("forced", False) if thinks else None,
-        "empty_thought": not thought if thinks else None,
-        "thought_agrees": thought_agrees(thought, parts.answer, row["options"]) if thought else None,
-        "answer_in_language": in_language(answer, row["lang"]) if answer else None,
+        "repeats_endlessly": repeats_endlessly(parts.thought) or repeats_endlessly(parts.answer),
+        "mixed_language": mixes_languages(f"{parts.thought}\n{parts.answer}"),
+        "thought_closed": parts.closed and not output["forced"] if thinks else None,
+        "empty_thought": not parts.thought if thinks else None,
+        "thought_agree": agrees and agrees == "agree",
+        "thought_disagree": agrees and agrees == "disagree",
+        "thought_unclear": agrees and agrees == "unclear",
     }
 
 
 def thought_agrees(thought: str, answer: str, options: Mapping[str, str]) -> str:
     """Whether a thought concludes with the letter that the answer names: agree, disagree or unclear."""
-    letters = "".join(letter for letter, text in options.items() if text)
-    concluded, named = concluded_by(thought, letters, options), read_choice(answer, letters).letter
+    concluded = concluded_by(thought, options)
+    named = read_choice(answer, "".join(options)).letter
     if concluded is None or named is None:
         return "unclear"
     return "agree" if concluded == named else "disagree"
 
 
-def concluded_by(thought: str, letters: str, options: Mapping[str, str]) -> str | None:
+def concluded_by(thought: str, options: Mapping[str, str]) -> str | None:
     """The letter a thought ends with: stated as an answer is, or of the one option named last, by letter or by text.
 
     More lenient than ``read_choice``, for thoughts seldom state a letter; it looks at the end only.
@@ -142,47 +130,37 @@ def concluded_by(thought: str, letters: str, options: Mapping[str, str]) -> str 
     sentences = [part for part in SENTENCE_END.split(thought[-TAIL:]) if part.strip()]
     if len(thought) > TAIL:
         del sentences[:1]  # it may have lost its beginning
-    choice = read_choice("\n".join(sentences), letters)
+    choice = read_choice("\n".join(sentences), "".join(options))
     if choice.status != "none":
         return choice.letter
     for sentence in reversed(sentences[-2:]):
         named = {letter for name in NAMED.finditer(sentence) for letter in name.groups() if letter}
-        texts = [text for text in options.values() if len(text) > 1 and text.lower() in sentence.lower()]
-        named |= {letter for letter, text in options.items() if text in texts and not _within(text, texts)}
+        texts = {text: letter for letter, text in options.items() if len(text) > 1 and text.lower() in sentence.lower()}
+        named |= {
+            letter for text, letter in texts.items() if not any(text in other for other in texts if other != text)
+        }
         if named:
             return min(named) if len(named) == 1 and not DENIES.search(sentence) else None
     return None
 
 
-def _within(text: str, others: Sequence[str]) -> bool:
-    return any(text != other and text in other for other in others)
-
-
-def shares(seen: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Share of each measure of ``describe`` over the answers that have it, as {"value", "n" (items), "ci95"}.
-
-    ``thought_agrees`` becomes ``thought_agree``, ``thought_disagree`` and ``thought_unclear``.
-    """
+def shares(seen: Sequence[Mapping[str, bool | None]], items: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Share of each measure of `describe` over the answers that have it, as {"value", "n" (items), "ci95"}."""
     found = {}
-    for measure in MEASURES:
-        having = [row for row in seen if row[measure] is not None]
-        outcomes = {measure: True}
-        if measure == "thought_agrees":
-            outcomes = {f"thought_{outcome}": outcome for outcome in ("agree", "disagree", "unclear")}
-        for name, outcome in outcomes.items():
-            found[name] = share([float(row[measure] == outcome) for row in having], [row["item"] for row in having])
+    for measure in seen[0]:
+        having = [
+            (item, float(row[measure])) for item, row in zip(items, seen, strict=True) if row[measure] is not None
+        ]
+        found[measure] = share([value for _, value in having], [item for item, _ in having])
     return found
 
 
 def rotate_options(item: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """The item with its options' texts moved on by ``k`` places under fixed letters; ``answer_idx`` follows its text.
-
-    Letters without a text keep none.
-    """
-    letters = sorted(letter for letter, text in item["options"].items() if text)
+    """The item with its options' texts moved on by ``k`` places; ``answer_idx`` follows its text."""
+    letters = sorted(item["options"])
     moved = {letter: letters[(i + k) % len(letters)] for i, letter in enumerate(letters)}
-    options = dict(item["options"]) | {moved[letter]: item["options"][letter] for letter in letters}
-    return {**item, "options": options, "answer_idx": moved[item["answer_idx"]]}
+    options = {moved[letter]: item["options"][letter] for letter in letters}
+    return {**item, "options": dict(sorted(options.items())), "answer_idx": moved[item["answer_idx"]]}
 
 
 def stays(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

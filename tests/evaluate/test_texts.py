@@ -121,28 +121,30 @@ def test_a_loop_of_a_hundred_thousand_characters_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "lang", "thinks", "want"),
+    ("text", "lang", "want"),
     [
-        ("<think>\na\n</think>\n\nTake rest.", "en", True, []),
-        ("< THINK >a</ think >Take rest.", "en", True, []),
-        ("Take rest.", "en", True, ["no_reasoning"]),
-        ("Take rest.", "en", False, []),
-        ("<think>\na", "en", True, ["unclosed_reasoning", "no_answer"]),
-        ("<think>\na\n</think>\n", "en", True, ["no_answer"]),
-        ("<think>\na\n</think>\n\nb\n</think>\n\nTake rest.", "en", True, ["repeated_tag"]),
-        ("<think>\na\n</think>\n\nTake rest.<｜User｜>", "en", True, ["special_token"]),
-        ("<think>\na\n</think>\n\nTake rest.<|im_end|>", "en", True, ["special_token"]),
-        ("<think>\na\n</think>\n\nTake rest.<|role_end|>", "en", True, ["special_token"]),
-        ("<think>\na\n</think>\n\nTake rest.</s>", "en", True, ["special_token"]),
-        ("<think>\na\n</think>\n\nA <b>pressure</b> below 90 and p<|d|.", "en", True, []),
-        ("<think>\na\n</think>\n\nTake rest.", "zh", True, ["answer_language"]),
-        ("<think>\na\n</think>\n\n多休息。", "en", True, ["answer_language"]),
-        ("<think>\na\n</think>\n\n多休息，可用 aspirin。", "zh", True, []),
-        ("<think>\na\n</think>\n\nC", "zh", True, []),
+        ("a\n</think>\n\nTake rest.", "en", []),
+        ("a</ think >Take rest.", "en", []),
+        ("\n</think>\n\nTake rest.", "en", ["no_reasoning"]),
+        ("a", "en", ["unclosed_reasoning", "no_answer"]),
+        ("a\n</think>\n", "en", ["no_answer"]),
+        ("a\n</think>\n\nb\n</think>\n\nTake rest.", "en", ["repeated_tag"]),
+        ("a\n</think>\n\nTake rest.<｜User｜>", "en", ["special_token"]),
+        ("a\n</think>\n\nTake rest.<|im_end|>", "en", ["special_token"]),
+        ("a\n</think>\n\nTake rest.</s>", "en", ["special_token"]),
+        ("a\n</think>\n\nA <b>pressure</b> below 90 and p<|d|.", "en", []),
+        ("a\n</think>\n\nTake rest.", "zh", ["answer_language"]),
+        ("a\n</think>\n\n多休息。", "en", ["answer_language"]),
+        ("a\n</think>\n\n多休息，可用 aspirin。", "zh", []),
+        ("a\n</think>\n\nC", "zh", []),
     ],
 )
-def test_format_problems(text: str, lang: str, thinks: bool, want: list[str]) -> None:
-    assert texts.format_problems({"text": text}, lang, thinks=thinks) == want
+def test_format_problems(text: str, lang: str, want: list[str]) -> None:
+    assert texts.format_problems({"text": text, "opened": True, "forced": False}, lang) == want
+
+
+def test_an_answer_at_once_needs_no_thought() -> None:
+    assert texts.format_problems({"text": "Take rest.", "opened": False, "forced": False}, "en") == []
 
 
 def test_a_thought_that_was_closed_for_the_model_is_not_well_formed() -> None:
@@ -151,7 +153,7 @@ def test_a_thought_that_was_closed_for_the_model_is_not_well_formed() -> None:
 
 
 def test_thoughts_are_found_by_the_template_s_own_words() -> None:
-    output = {"text": "a thought[end]Take rest.", "opened": True}
+    output = {"text": "a thought[end]Take rest.", "opened": True, "forced": False}
     assert texts.format_problems(output, "en", ("[start]", "[end]")) == []
     assert texts.format_problems(output, "en") == ["unclosed_reasoning", "no_answer"]
 
@@ -174,13 +176,13 @@ ROW = {
     "id": "q1",
     "lang": "en",
     "question": "Which drug?",
-    "options": {"A": "Amoxicillin", "B": "Doxycycline", "C": "Vancomycin", "D": "Amoxicillin-clavulanate", "E": ""},
+    "options": {"A": "Amoxicillin", "B": "Doxycycline", "C": "Vancomycin", "D": "Amoxicillin-clavulanate"},
     "answer_idx": "B",
 }
 
 
 def described(text: str, **about: object) -> dict:
-    return texts.describe(ROW, {"text": text, "opened": True, "forced": False} | about)
+    return texts.describe({"text": text, "opened": True, "forced": False} | about, ROW["options"])
 
 
 @pytest.mark.parametrize(
@@ -202,19 +204,20 @@ def described(text: str, **about: object) -> dict:
     ],
 )
 def test_whether_the_thought_agrees_with_the_answer(thought: str, answer: str, want: str) -> None:
-    assert described(f"{thought}\n</think>\n\n{answer}")["thought_agrees"] == want
+    found = described(f"{thought}\n</think>\n\n{answer}")
+    assert [name for name in ("agree", "disagree", "unclear") if found[f"thought_{name}"]] == [want]
 
 
 def test_the_measures_of_one_text() -> None:
     good = described(f"{EN} So it is B.\n</think>\n\nAnswer: B")
     assert good == {
-        "item": "q1",
         "repeats_endlessly": False,
         "mixed_language": False,
         "thought_closed": True,
         "empty_thought": False,
-        "thought_agrees": "agree",
-        "answer_in_language": True,
+        "thought_agree": True,
+        "thought_disagree": False,
+        "thought_unclear": False,
     }
     assert described(EN + " Wait." * 100)["repeats_endlessly"]
     assert described(f"{EN} {'Wait. ' * 100}\n</think>\n\nAnswer: B", forced=True)["repeats_endlessly"]
@@ -222,34 +225,17 @@ def test_the_measures_of_one_text() -> None:
     assert not described(EN)["thought_closed"]
     assert not described(f"{EN}\n</think>\n\nAnswer: B", forced=True)["thought_closed"]
     assert described("\n</think>\n\nAnswer: B")["empty_thought"]
-    assert described(f"a\n</think>\n\n{ZH}")["answer_in_language"] is False
 
 
-def test_a_text_without_a_thought_says_nothing_about_thoughts() -> None:
-    found = described("Answer: B", opened=False)
-    assert [name for name, value in found.items() if value is None] == [
-        "thought_closed",
-        "empty_thought",
-        "thought_agrees",
-    ]
-    shown = texts.shares([found])
-    assert shown["thought_closed"] == {"value": None, "n": 0, "ci95": None}
-    assert shown["answer_in_language"]["value"] == 1.0
-
-
-def test_shares_count_items_not_seeds() -> None:
-    answers = [
-        described("So it is B.\n</think>\n\nAnswer: B"),
-        described("So it is B.\n</think>\n\nAnswer: C"),
-        described("So it is B."),
-    ]
-    shown = texts.shares(answers)
-    assert shown["thought_closed"]["value"] == pytest.approx(2 / 3)
-    assert shown["thought_closed"]["n"] == 1
-    assert [shown[f"thought_{name}"]["value"] for name in ("agree", "disagree", "unclear")] == pytest.approx(
-        [1 / 3] * 3
-    )
-    assert texts.shares([])["mixed_language"] == {"value": None, "n": 0, "ci95": None}
+def test_shares_count_items_not_seeds_and_what_has_a_thought() -> None:
+    thoughts = ["So it is B.\n</think>\n\nAnswer: B", "So it is B.\n</think>\n\nAnswer: C", "So it is B."]
+    answers = [*map(described, thoughts), described("Answer: B", opened=False)]
+    shown = texts.shares(answers, ["q1", "q1", "q1", "q2"])
+    assert (shown["thought_closed"]["value"], shown["thought_closed"]["n"]) == (pytest.approx(2 / 3), 1)
+    outcomes = [shown[f"thought_{name}"]["value"] for name in ("agree", "disagree", "unclear")]
+    assert outcomes == pytest.approx([1 / 3] * 3)
+    assert shown["mixed_language"]["n"] == 2, "a text without a thought has a language"
+    assert texts.shares(answers[3:], ["q2"])["empty_thought"] == {"value": None, "n": 0, "ci95": None}
 
 
 def test_rotated_options_keep_their_texts_and_the_key() -> None:
@@ -257,8 +243,7 @@ def test_rotated_options_keep_their_texts_and_the_key() -> None:
         turned = texts.rotate_options(ROW, k)
         assert turned["options"][turned["answer_idx"]] == "Doxycycline"
         assert sorted(turned["options"].values()) == sorted(ROW["options"].values())
-        assert list(turned["options"]) == list("ABCDE")
-        assert turned["options"]["E"] == ""
+        assert list(turned["options"]) == list("ABCD")
         assert (turned == ROW) == (k % 4 == 0)
     assert texts.rotate_options(ROW, 1)["options"]["C"] == "Doxycycline"
     assert ROW["answer_idx"] == "B"
