@@ -24,27 +24,9 @@ EXAMPLES = """examples:
 """
 
 
-def add_models(parser: argparse.ArgumentParser) -> None:
-    """Which models, which data, where to."""
-    add = parser.add_argument
-    add("--model", help="base model: folder or hub id (default: the run's); of a server: its served name")
-    add("--adapter", help="LoRA adapter's folder (default: the run that ended last); of a server: its served name")
-    add("--template", help="LLaMA-Factory's template, for a model that no run describes")
-    add("--system", help="system text, likewise")
-    add("--data", help="held-out prepared records (default: the run's own)")
-    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: as in training)")
-    add("--out", type=Path, help="results folder (default: results/<run>)")
-
-
 def perplexity(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Perplexity of held-out records under base and tuned model, or the base model alone without an adapter."""
-    add_models(parser)
-    options = parser.parse_args(argv)
-    defaults = everything_parser(argparse.ArgumentParser()).parse_args([])
-    for name, value in vars(defaults).items():
-        vars(options).setdefault(name, value)
-    options.only = ["perplexity"]
-    evaluate(options)
+    everything(parser, [*argv, "--only", "perplexity"])
 
 
 def report(parser: argparse.ArgumentParser, argv: list[str]) -> None:
@@ -105,8 +87,14 @@ def everything_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParse
     """The options of the whole evaluation."""
     from scripts.evaluate.settings import STEPS
 
-    add_models(parser)
     add = parser.add_argument
+    add("--model", help="base model: folder or hub id (default: the run's); of a server: its served name")
+    add("--adapter", help="LoRA adapter's folder (default: the run that ended last); of a server: its served name")
+    add("--template", help="LLaMA-Factory's template, for a model that no run describes")
+    add("--system", help="system text, likewise")
+    add("--data", help="held-out prepared records (default: the run's own)")
+    add("--cutoff-len", type=int, help="perplexity's cut in tokens (default: as in training)")
+    add("--out", type=Path, help="results folder (default: results/<run>)")
     add("--engine", choices=("hf", "vllm", "server"), default="hf", help="this process, vLLM, or a server that runs")
     add("--vllm", metavar="PATH", help="an environment with vLLM (default: .venv-vllm of `make setup-vllm`)")
     add("--base-url", help="--engine server: its address, ending in /v1")
@@ -143,13 +131,13 @@ def everything(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Settle what is evaluated, start its engine, run the steps, tell the result."""
     quiet_libraries()
-    from scripts.evaluate.plan import WITHOUT_ENGINE, load, plan_evaluation, start_engines
+    from scripts.evaluate.plan import load, plan_evaluation, start_engines
     from scripts.evaluate.report import write_report
     from scripts.evaluate.steps import measure_perplexity, run_steps
     from scripts.evaluate.terminal import tell_result
 
     run = plan_evaluation(options)
-    asks = set(run.settings.steps) - WITHOUT_ENGINE
+    asks = set(run.settings.steps) - {"perplexity"}
     with ExitStack() as stack:  # a server that is started ends with it
         if asks and options.engine == "hf":  # the weights are loaded once, and how long it takes is said first
             start_engines(run, options, stack)
@@ -158,7 +146,7 @@ def evaluate(options: argparse.Namespace) -> None:
             measure_perplexity(run, options.cutoff_len or (run.subject.run or {}).get("cutoff_len", 2048))
         elif "perplexity" in run.settings.steps:
             print("no perplexity: there are no held-out records (name some with --data)", flush=True)
-        if asks and options.engine != "hf":
+        if asks and not run.engines:
             start_engines(run, options, stack)
         if asks:
             run_steps(run)

@@ -34,12 +34,11 @@ def items_of(rows: Sequence[dict]) -> list[Item]:
 
 def score(benchmark: str, rows: Sequence[dict], answered: Sequence[dict]) -> list[dict]:
     """One row per item with what it was asked, its key and what was read at each budget."""
-    scored = []
-    for row, answer in zip(rows, answered, strict=True):
-        kept = {name: answer[name] for name in ("model", "seed", "form", "outputs")}
-        asked = {name: row[name] for name in ("id", "lang", "question", "options", "answer_idx")}
-        scored.append({"task": benchmark, **asked, **kept})
-    return scored
+    kept = ("model", "seed", "form", "outputs")
+    return [
+        {"task": benchmark, **row, **{name: answer[name] for name in kept}}
+        for row, answer in zip(rows, answered, strict=True)
+    ]
 
 
 def is_right(row: dict, budget: str, with_asked: bool = True) -> bool:

@@ -34,9 +34,9 @@ class LocalEngine:
         self.about = {"engine": "transformers", "precision": loaded.precision}
         self.identity = {**loaded.subject.identity(side), **self.about}
 
-    def probe_rows(self) -> int:
-        """Rows of a full batch of middling length, for measuring the speed."""
-        return self.loaded.batch_size(1024)
+    def probe(self) -> tuple[int, int]:
+        """(rows, tokens) for measuring the speed: a full batch of middling length."""
+        return self.loaded.batch_size(1024), 12
 
     def count(self, text: str) -> int:
         """Tokens in a text."""

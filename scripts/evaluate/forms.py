@@ -9,7 +9,6 @@ from __future__ import annotations
 from scripts.evaluate.generate import Form
 from scripts.train.template import Frame, PromptFormat, official_prompt
 
-BASE_FORMS = ("own", "thinking")
 WORDS = {
     "own": "its own chat template, answering at once",
     "own, thinking": "its own chat template, which opens the thought",
@@ -41,6 +40,4 @@ def chat_form(frame: Frame | None = None) -> Form:
     return Form("chat", lambda question: question, False, marks, marks[1])
 
 
-def base_form(form: PromptFormat, name: str) -> Form:
-    """The base model's form by its name in BASE_FORMS."""
-    return thinking_form(form) if name == "thinking" else own_form(form)
+BASE_FORMS = {"own": own_form, "thinking": thinking_form}

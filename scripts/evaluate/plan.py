@@ -6,13 +6,11 @@ import argparse
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scripts.common import ROOT, read_json
-from scripts.evaluate import forms, perplexity, vllm
-from scripts.evaluate import server as servers
+from scripts.evaluate import forms, perplexity, server, vllm
 from scripts.evaluate.engines import LoadedModel, LocalEngine
 from scripts.evaluate.judge_server import Judge
 from scripts.evaluate.settings import measure_speed, read_settings, settle
@@ -21,24 +19,28 @@ from scripts.evaluate.steps import Evaluation, choose_base_form
 from scripts.evaluate.subject import SIDES, Subject, find_subject, key_of
 from scripts.evaluate.terminal import tell_start
 
-WITHOUT_ENGINE = {"perplexity"}  # steps that need the weights here, whatever the engine
-
 
 def plan_evaluation(options: argparse.Namespace) -> Evaluation:
     """The evaluation as far as it can be settled without a model. UserError for what is missing or contradictory."""
     settings = read_settings(options)
     subject = subject_of(options)
-    data = options.data or (subject.held_out() if subject else None)
-    records = perplexity.read_records(data) if data else []
-    name = subject.name if subject else key_of(options.base_url, options.model)[:8]
-    folder = options.out or ROOT / "results" / name
     about = subject.about() if subject else server_about(options)
-    set_aside_others(folder, about)
-    run = Evaluation(subject, settings, folder, {}, {}, about, None, records, str(data) if data else None)
+    tuned = options.adapter if options.engine == "server" else subject.adapter
+    data = options.data or (subject.held_out() if subject else None)
+    run = Evaluation(
+        subject=subject,
+        about=about,
+        sides=SIDES if tuned else SIDES[:1],
+        settings=settings,
+        folder=options.out or ROOT / "results" / (subject.name if subject else about["id"][:8]),
+        records=perplexity.read_records(data) if data else [],
+        held_out=str(data) if data else None,
+    )
+    set_aside_others(run.folder, about)
     if options.judge_url:
         run.judge = Judge(options.judge_url, options.judge_model, os.environ.get("JUDGE_API_KEY", ""))
         run.judge.check()
-    tell_start(about, len(run_sides(run, options)), len(records), folder)
+    tell_start(about, len(run.sides), len(run.records), run.folder)
     return run
 
 
@@ -57,33 +59,28 @@ def server_about(options: argparse.Namespace) -> dict[str, Any]:
     return told | {"id": key_of(options.base_url, options.model, options.adapter), "server": options.base_url}
 
 
-def run_sides(run: Evaluation, options: argparse.Namespace) -> tuple[str, ...]:
-    """base, and tuned where there is an adapter or a second served name."""
-    if options.engine == "server":
-        return SIDES if options.adapter else SIDES[:1]
-    return run.subject.sides
-
-
 def set_aside_others(folder: Path, about: dict[str, Any]) -> None:
     """Move results of another subject into a folder old-N of their own, so that they are never shown beside these."""
-    others = []
-    for path in folder.glob("*.json"):
-        found = read_json(path)
-        kept = found.get("subject") if isinstance(found, dict) else None
-        if kept is None and path.name in ("run.json", "perplexity.json", "accuracy.json"):
-            kept = {"id": "older"}  # an older MedCoT's, which did not say whose it was
-        if kept and kept["id"] != about["id"]:
-            others.append(path)
-    if not others:
+    if all(owner_of(path) in (None, about["id"]) for path in folder.glob("*.json")):
         return
     number = 1
     while (target := folder / f"old-{number}").exists():
         number += 1
     target.mkdir()
-    for path in [*folder.glob("*.json"), *folder.glob("*_samples.jsonl"), *folder.glob("*.md"), *folder.glob("*.html")]:
-        if path.name != "servers.json":
-            path.rename(target / path.name)
+    for pattern in ("*.json", "*_samples.jsonl", "*.md", "*.html"):
+        for path in folder.glob(pattern):
+            if path.name != "servers.json":
+                path.rename(target / path.name)
     print(f"{folder} held results of another model: moved to {target}")
+
+
+def owner_of(path: Path) -> str | None:
+    """The id of a result file's subject; None for a file that is no result."""
+    found = read_json(path)
+    if isinstance(found, dict) and "subject" in found:
+        return found["subject"]["id"]
+    # an older MedCoT's results did not say whose they were
+    return "older" if path.name in ("run.json", "perplexity.json", "accuracy.json") else None
 
 
 def load(run: Evaluation) -> LoadedModel:
@@ -108,61 +105,57 @@ def unload(run: Evaluation) -> None:
 
 def start_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack) -> None:
     """Engines and forms of both sides; a server that is started ends with ``stack``."""
-    sides = run_sides(run, options)
     if options.engine == "hf":
         loaded = load(run)
         form = loaded.form
-        run.engines = {side: LocalEngine(loaded, side) for side in sides}
+        run.engines = {side: LocalEngine(loaded, side) for side in run.sides}
     else:
         unload(run)
         form = run.subject.prompt_format() if run.subject else None
-        run.engines = server_engines(run, options, stack, sides, form)
+        run.engines = server_engines(run, options, stack, form)
     if form and all(engine.can_continue for engine in run.engines.values()):
-        run.forms = {side: forms.thinking_form(form) for side in sides}
+        run.forms = {side: forms.thinking_form(form) for side in run.sides}
     else:
-        run.forms = {side: forms.chat_form(form.frame() if form else None) for side in sides}
-    settle_amount(run, len(sides))
+        run.forms = {side: forms.chat_form(form.frame() if form else None) for side in run.sides}
+    settle_amount(run)
     if run.forms["base"].name != "chat" and run.subject.adapter:
         choose_base_form(run, form)
 
 
-def server_engines(
-    run: Evaluation, options: argparse.Namespace, stack: ExitStack, sides: tuple[str, ...], form: Any
-) -> dict[str, Any]:
+def server_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack, form: Any) -> dict[str, Any]:
     """Clients of the server that runs, or of a vLLM that is started here."""
-    if options.engine == "vllm":
-        room = 4096 if run.settings.budgets == () else run.settings.budgets[-1] + 3072
-        url = stack.enter_context(vllm.serve(run.subject, options.vllm, room, run.folder / "logs/vllm.log"))
+    if options.engine == "server":
+        names = {"base": options.model, "tuned": options.adapter}
+        url, precision = options.base_url, options.precision
+    else:
+        longest = (run.settings.budgets or (1024,))[-1] + 3072
+        url = stack.enter_context(vllm.serve(run.subject, options.vllm, longest, run.folder / "logs/vllm.log"))
         vllm.check_tokenizer(url, form)
         names, precision = vllm.SIDES, "bfloat16"
-    else:
-        url, precision = options.base_url, options.precision
-        names = {"base": options.model, "tuned": options.adapter}
-    engines = {side: servers.ServerEngine(url, names[side], side, precision, form=form) for side in sides}
+    engines = {side: server.ServerEngine(url, names[side], side, precision, form=form) for side in run.sides}
     for side, engine in engines.items():
-        if options.engine == "vllm":  # started here on files whose hashes are known
+        if options.engine == "server":
+            server.identify(engine, run.folder)
+        else:  # started here on files whose hashes are known
             engine.identity = {**run.subject.identity(side), **engine.about}
-        else:
-            servers.identify(engine, run.folder)
     return engines
 
 
-def settle_amount(run: Evaluation, sides: int) -> None:
+def settle_amount(run: Evaluation) -> None:
     """Fill what no option said by the measured speed, and say what will be done and how long it takes."""
     import torch
 
-    settings = run.settings
     speed = measure_speed(run.engines["base"], run.forms["base"].prompt("What causes fever?"))
     on_gpu = torch.cuda.is_available() or run.engines["base"].workers > 1
-    filled, minutes = settle(settings, run.folder, speed, on_gpu, sides, len(run.records))
-    run.settings = replace(filled, steps=settings.steps)
-    items = f"up to {filled.limit} items" if filled.limit else "all items"
+    run.settings, minutes = settle(run.settings, run.folder, speed, on_gpu, len(run.sides), len(run.records))
+    settings = run.settings
     print(
-        f"{', '.join(path.stem for path in filled.benchmarks)}: {items} each, thinking budgets "
-        f"{', '.join(map(str, filled.budgets))} tokens, answers {filled.answer_tokens}; "
+        f"{', '.join(path.stem for path in settings.benchmarks)}: "
+        f"{f'up to {settings.limit} items' if settings.limit else 'all items'} each, thinking budgets "
+        f"{', '.join(map(str, settings.budgets))} tokens, answers {settings.answer_tokens}; "
         f"{'under a minute' if minutes < 1 else f'at most {minutes:.0f} minutes'} at {speed:.0f} tokens/s",
         flush=True,
     )
-    if filled.limit and "accuracy" in filled.steps:
-        points = 100 * smallest_visible_difference(filled.limit)
-        print(f"With {filled.limit} items a difference under {points:.0f} points will not show.", flush=True)
+    if settings.limit and "accuracy" in settings.steps:
+        points = 100 * smallest_visible_difference(settings.limit)
+        print(f"With {settings.limit} items a difference under {points:.0f} points will not show.", flush=True)

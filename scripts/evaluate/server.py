@@ -55,6 +55,10 @@ class ServerEngine:
         self.about = {"engine": self.owner, "precision": precision}
         self.identity: dict[str, Any] = {}  # set by `identify`
 
+    def probe(self) -> tuple[int, int]:
+        """(rows, tokens) for measuring the speed."""
+        return 256, 32
+
     def count(self, text: str) -> int:
         """Tokens; words and Chinese characters where the server's tokenizer is not at hand."""
         if self.form:

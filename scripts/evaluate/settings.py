@@ -10,7 +10,7 @@ import argparse
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.common import ROOT, UserError, file_hash, read_json, write_json
 from scripts.evaluate.engines import R1_SAMPLING, in_parallel
@@ -20,11 +20,9 @@ from scripts.prepare.items import read_items
 
 STEPS = ("perplexity", "answers", "accuracy", "instructions", "format", "judge", "controls")
 MINUTES_ON_CPU = 8.0
-FIXED = ("budgets", "answer_tokens", "limit")  # what follows the speed where no option says it
 
 
-@dataclass(frozen=True)
-class Rung:
+class Amount(NamedTuple):
     """How much is asked: thinking budgets, tokens of an answer, items of each benchmark and prompt set."""
 
     budgets: tuple[int, ...]
@@ -32,25 +30,28 @@ class Rung:
     limit: int
 
 
-# The first rung that ends within the time is taken; the last one in any case. At least 20 items: fewer decide nothing.
-ON_GPU = (Rung((512, 1024), 256, 200),)
+# The first that ends within the time is taken; the last one in any case. At least 20 items: fewer decide nothing.
+ON_GPU = (Amount((512, 1024), 256, 200),)
 ON_CPU = (
-    Rung((128, 256), 96, 40),
-    Rung((128, 256), 96, 24),
-    Rung((96,), 64, 24),
-    Rung((64,), 48, 20),
-    Rung((32,), 32, 20),
-    Rung((16, 32), 32, 20),
+    Amount((128, 256), 96, 40),
+    Amount((128, 256), 96, 24),
+    Amount((96,), 64, 24),
+    Amount((64,), 48, 20),
+    Amount((32,), 32, 20),
+    Amount((16, 32), 32, 20),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines an evaluation's numbers, beside the subject and the engine."""
+    """What determines an evaluation's numbers, beside the subject and the engine.
+
+    ``budgets``, ``answer_tokens`` and ``limit`` are None until `settle` fills them; then a limit of None is all items.
+    """
 
     steps: tuple[str, ...]
-    budgets: tuple[int, ...]
-    answer_tokens: int
+    budgets: tuple[int, ...] | None
+    answer_tokens: int | None
     limit: int | None
     seeds: tuple[int, ...]
     sampling: dict[str, float]
@@ -61,10 +62,9 @@ class Settings:
     instructions: tuple[Path, ...]
     questions: Path
 
-    def limits(self, seed: int | None = None, budgets: tuple[int, ...] = ()) -> Limits:
-        """What `ask` wants to know; the same for both sides."""
-        seed = self.seeds[0] if seed is None else seed
-        return Limits(budgets or self.budgets, self.answer_tokens, self.sampling, seed)
+    def limits(self, seed: int | None = None) -> Limits:
+        """What `ask` wants to know; the same for both sides. ``seed``: the first one without."""
+        return Limits(self.budgets, self.answer_tokens, self.sampling, self.seeds[0] if seed is None else seed)
 
     def as_json(self) -> dict[str, Any]:
         """For the result files: paths with their hashes."""
@@ -75,20 +75,19 @@ class Settings:
 
     def tokens(self, sides: int, records: int) -> int:
         """Most tokens that will be generated."""
-        room = self.budgets[-1] + self.answer_tokens
+        benchmarks = sum(len(read_items(path)[: self.limit]) for path in self.benchmarks)
         items = {
-            "accuracy": sum(len(read_items(path)[: self.limit]) for path in self.benchmarks)
-            * len(self.seeds)
-            * (2 if self.rotated else 1),
+            "accuracy": benchmarks * len(self.seeds) * (2 if self.rotated else 1),
             "instructions": sum(len(load_prompts(path)[: self.limit]) for path in self.instructions),
             "format": min(records, self.limit or records),
             "controls": len(read_items(self.benchmarks[0])[: self.limit]) / sides,
         }
-        return int(sum(count for step, count in items.items() if step in self.steps) * room * sides)
+        asked = sum(count for step, count in items.items() if step in self.steps)
+        return int(asked * (self.budgets[-1] + self.answer_tokens) * sides)
 
 
 def read_settings(options: argparse.Namespace) -> Settings:
-    """Settings from options, with a placeholder for what follows the speed. UserError for what makes no sense."""
+    """Settings from options, with None for what follows the speed. UserError for what makes no sense."""
     budgets = {int(budget) for budget in " ".join(options.budget or []).replace(",", " ").split()}
     if budgets and min(budgets) < 1:
         raise UserError(f"--budget: found {sorted(budgets)}, expected positive numbers of tokens, e.g. '256 1024'")
@@ -106,8 +105,8 @@ def read_settings(options: argparse.Namespace) -> Settings:
     instructions = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")
     return Settings(
         steps=tuple(options.only or STEPS),
-        budgets=tuple(sorted(budgets)),
-        answer_tokens=options.answer_tokens or 0,
+        budgets=tuple(sorted(budgets)) or None,
+        answer_tokens=options.answer_tokens,
         limit=options.limit,
         seeds=tuple(options.seeds or [42]),
         sampling=R1_SAMPLING if options.sampling == "r1" else {},
@@ -120,27 +119,13 @@ def read_settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def on_rung(settings: Settings, rung: Rung) -> Settings:
-    """Settings whose open places a rung fills; a limit of 0 means all items."""
-    limit = rung.limit if settings.limit is None else settings.limit
-    return replace(
-        settings,
-        budgets=settings.budgets or rung.budgets,
-        answer_tokens=settings.answer_tokens or rung.answer_tokens,
-        limit=limit or None,
-    )
-
-
 def measure_speed(engine: Any, prompt: str) -> float:
     """Tokens per second of an engine with a full batch, from a few tokens."""
-    rows, tokens = (256, 32) if engine.workers > 1 else (engine.probe_rows(), 12)
-    seeds = list(range(rows))
-    jobs = [[seed] for seed in seeds] if engine.workers > 1 else [seeds]
+    rows, tokens = engine.probe()
+    jobs = engine.batches([prompt] * rows, 1024)
     began = time.perf_counter()
-    for _ in in_parallel(
-        lambda job: engine.generate([prompt] * len(job), tokens, R1_SAMPLING, job), jobs, engine.workers
-    ):
-        pass
+    work = lambda job: engine.generate([prompt] * len(job), tokens, R1_SAMPLING, job)  # noqa: E731
+    list(in_parallel(work, jobs, engine.workers))
     return rows * tokens / (time.perf_counter() - began)
 
 
@@ -149,17 +134,20 @@ def settle(
 ) -> tuple[Settings, float]:
     """(settings with every place filled, most minutes they take); an earlier choice of this folder is kept."""
     path = folder / "settings.json"
-    kept = read_json(path) if path.is_file() else {}
-    open_places = [name for name in FIXED if not getattr(settings, name) and getattr(settings, name) != 0]
-    if kept and open_places:
-        rungs: tuple[Rung, ...] = (Rung(tuple(kept["budgets"]), kept["answer_tokens"], kept["limit"]),)
-    else:
-        rungs = ON_GPU if on_gpu else ON_CPU
-    for rung in rungs:
-        filled = on_rung(settings, rung)
+    amounts = ON_GPU if on_gpu else ON_CPU
+    if path.is_file():
+        amounts = (Amount(**read_json(path)),)
+    for amount in amounts:
+        limit = amount.limit if settings.limit is None else settings.limit
+        filled = replace(
+            settings,
+            budgets=settings.budgets or tuple(amount.budgets),
+            answer_tokens=settings.answer_tokens or amount.answer_tokens,
+            limit=limit or None,
+        )
         minutes = filled.tokens(sides, records) / speed / 60
-        if minutes <= MINUTES_ON_CPU or on_gpu:
+        if minutes <= MINUTES_ON_CPU:
             break
-    if open_places and not kept:
-        write_json(path, {"budgets": rung.budgets, "answer_tokens": rung.answer_tokens, "limit": rung.limit})
+    if None in (settings.budgets, settings.answer_tokens, settings.limit):
+        write_json(path, amount._asdict())
     return filled, minutes

@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +26,31 @@ from scripts.evaluate.read import split_reasoning
 from scripts.evaluate.settings import Settings
 from scripts.evaluate.stats import compare
 from scripts.evaluate.store import Store
-from scripts.evaluate.subject import SIDES, Subject
+from scripts.evaluate.subject import Subject
 from scripts.prepare.items import read_items
+from scripts.train.template import PromptFormat
 
 SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answer after it
 
 
 @dataclass
 class Evaluation:
-    """What the steps share: the subject, how each side is asked by which engine, the settings, the results folder."""
+    """What the steps share. Engines and forms (side → how it is asked) are there once a step needs them."""
 
     subject: Subject | None
+    about: dict[str, Any]  # the subject as result files keep it
+    sides: tuple[str, ...]
     settings: Settings
     folder: Path
-    engines: dict[str, Any]
-    forms: dict[str, Form]
-    about: dict[str, Any]  # the subject as result files keep it
-    loaded: LoadedModel | None = None
-    records: list[dict] = field(default_factory=list)
-    held_out: str | None = None
+    records: list[dict]
+    held_out: str | None
     judge: Judge | None = None
+    loaded: LoadedModel | None = None
+    engines: dict[str, Any] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
     base_chosen: dict[str, Any] = field(default_factory=dict)  # how the base model's form was settled
 
-    @property
-    def sides(self) -> tuple[str, ...]:
-        return tuple(self.engines)
-
-    @property
+    @cached_property
     def store(self) -> Store:
         return Store(self.folder / "generations.jsonl")
 
@@ -91,18 +90,17 @@ def show_answers(run: Evaluation) -> None:
     items = [Item(row["id"], row["question"]) for row in prompts]
     limits = Limits((SHOWN_TOKENS,), SHOWN_TOKENS, R1_SAMPLING, run.settings.seeds[0])
     with run.step("answers") as result:
-        said = {side: run.ask(items, "answers", side, limits) for side in run.sides}
-        result["answers"] = [
-            {**row, **{side: shown(said[side][i], run.forms[side]) for side in run.sides}}
-            for i, row in enumerate(prompts)
-        ]
+        result["answers"] = [dict(row) for row in prompts]
+        for side in run.sides:
+            for row, answered in zip(result["answers"], run.ask(items, "answers", side, limits), strict=True):
+                row[side] = largest(answered, run.forms[side])
 
 
-def shown(row: dict, form: Form) -> dict[str, Any]:
-    """An answer's parts, and whether the model closed its thought itself."""
-    found = list(row["outputs"].values())[-1]
-    parts = split_reasoning(found["text"], form.thinks, form.marks)
-    return {"thought": parts.thought, "answer": parts.answer, "closed": found["closed"], "cut": found["cut"]}
+def largest(answered: dict, form: Form) -> dict[str, Any]:
+    """The output at the largest budget, with ``thought`` and ``answer`` apart."""
+    output = list(answered["outputs"].values())[-1]
+    parts = split_reasoning(output["text"], form.thinks, form.marks)
+    return {**output, "thought": parts.thought, "answer": parts.answer}
 
 
 def measure_accuracy(run: Evaluation) -> list[dict]:
@@ -145,18 +143,13 @@ def behind_accuracy(run: Evaluation, rows: list[dict]) -> dict[str, Any]:
 
 
 def generate(run: Evaluation, task: str, prompts: list[dict]) -> list[dict]:
-    """Every side's answer to {"id", "lang", "prompt", …} at the largest budget: its parts, and what its form lacks."""
-    limits = run.settings.limits(budgets=run.settings.budgets[-1:])
+    """Every side's answer to {"id", "lang", "prompt", …} at the largest budget."""
+    limits = replace(run.settings.limits(), budgets=run.settings.budgets[-1:])
     items = [Item(prompt["id"], prompt["prompt"]) for prompt in prompts]
     rows = []
     for side in run.sides:
-        form = run.forms[side]
         for prompt, answered in zip(prompts, run.ask(items, task, side, limits), strict=True):
-            output = list(answered["outputs"].values())[-1]
-            parts = split_reasoning(output["text"], form.thinks, form.marks)
-            problems = texts.format_problems(output, prompt["lang"], form.marks)
-            about = {"thought": parts.thought, "answer": parts.answer, "problems": problems}
-            rows.append({**prompt, "model": side, **output, **about, "well_formed": not problems})
+            rows.append({**prompt, "model": side, **largest(answered, run.forms[side])})
     return rows
 
 
@@ -164,7 +157,7 @@ def share(rows: list[dict], measure: str) -> dict[str, Any]:
     """Share of rows whose ``measure`` is true per side, and the paired difference."""
     found: dict[str, dict] = {}
     for row in rows:
-        found.setdefault(row["model"], {})[row["id"]] = float(bool(row[measure]))
+        found.setdefault(row["model"], {})[row["id"]] = float(row[measure])
     return compare(found, "share")
 
 
@@ -172,29 +165,24 @@ def follow_instructions(run: Evaluation) -> None:
     """Verifiable instructions, checked by code."""
     prompts = [row for path in run.settings.instructions for row in load_prompts(path)[: run.settings.limit]]
     with run.step("instructions") as result:
-        rows = generate(run, "instructions", prompts)
-        for row in rows:
-            row |= score(row, row["answer"])
+        rows = [row | score(row, row["answer"]) for row in generate(run, "instructions", prompts)]
         write_jsonl(run.folder / "instructions_samples.jsonl", rows)
-        for lang in ("all", *sorted({row["lang"] for row in rows})):
-            group = [row for row in rows if lang in ("all", row["lang"])]
-            result[lang] = {"strict": share(group, "strict")}
+        result["all"] = {"strict": share(rows, "strict")}
+        for lang in sorted({row["lang"] for row in rows}):
+            result[lang] = {"strict": share([row for row in rows if row["lang"] == lang], "strict")}
 
 
 def check_format(run: Evaluation) -> list[dict]:
     """Both sides' answers to held-out questions, and their form; returns the rows with thought and answer apart."""
-    prompts = [
-        {
-            "id": record["id"],
-            "lang": record["lang"],
-            "question": record["input"],
-            "prompt": record["input"],
-            "reference": split_reasoning(record["output"]).answer,
-        }
-        for record in run.records[: run.settings.limit]
-    ]
+    prompts = []
+    for record in run.records[: run.settings.limit]:
+        about = {"id": record["id"], "lang": record["lang"], "question": record["input"], "prompt": record["input"]}
+        prompts.append(about | {"reference": split_reasoning(record["output"]).answer})
     with run.step("format") as result:
         rows = generate(run, "held-out", prompts)
+        for row in rows:
+            row["problems"] = texts.format_problems(row, row["lang"], run.forms[row["model"]].marks)
+            row["well_formed"] = not row["problems"]
         write_jsonl(run.folder / "format_samples.jsonl", rows)
         counts = {side: Counter(p for r in rows if r["model"] == side for p in r["problems"]) for side in run.sides}
         result |= share(rows, "well_formed") | {"problems": counts}
@@ -233,9 +221,12 @@ def scores_of(rows: list[dict], budget: str) -> list[float | None]:
 
 def pairs_of(run: Evaluation, rows: list[dict]) -> list[dict]:
     """What a judge and people compare: both sides' answers to one question, written to ``pairs.jsonl``."""
-    by_side = {side: [row for row in rows if row["model"] == side] for side in SIDES}
+    tuned_rows = {row["id"]: row for row in rows if row["model"] == "tuned"}
     pairs = []
-    for base, tuned in zip(by_side["base"], by_side["tuned"], strict=False):
+    for base in rows:
+        if base["model"] != "base" or base["id"] not in tuned_rows:
+            continue
+        tuned = tuned_rows[base["id"]]
         about = {key: base[key] for key in ("id", "lang", "question", "reference")}
         said = {"base": base["answer"], "base_thought": base["thought"]}
         pairs.append(about | said | {"tuned": tuned["answer"], "tuned_thought": tuned["thought"]})
@@ -263,24 +254,26 @@ def run_steps(run: Evaluation) -> None:
         print("no --judge-url: free-form accuracy and pairwise preference are left out", flush=True)
 
 
-def choose_base_form(run: Evaluation, form: Any) -> None:
+def choose_base_form(run: Evaluation, form: PromptFormat) -> None:
     """Settle how the base model is asked: as the option says, or the better of both forms on a development set."""
-    name = run.settings.base_form
-    if name == "auto" and run.settings.development and "accuracy" in run.settings.steps:
-        scores = {}
-        for candidate in forms.BASE_FORMS:
-            run.forms["base"] = forms.base_form(form, candidate)
+    settings, name = run.settings, run.settings.base_form
+    by = "default" if name == "auto" else "--base-form"
+    scores = {}
+    if name == "auto" and settings.development and "accuracy" in settings.steps:
+        by = "development set"
+        for candidate, make in forms.BASE_FORMS.items():
+            run.forms["base"] = make(form)
             rows = []
-            for path in run.settings.development:
-                items = read_items(path)[: run.settings.limit]
-                answered = run.ask(accuracy.items_of(items), f"development {path.stem}", "base", run.settings.limits())
+            for path in settings.development:
+                items = read_items(path)[: settings.limit]
+                answered = run.ask(accuracy.items_of(items), f"development {path.stem}", "base", settings.limits())
                 rows += accuracy.score(path.stem, items, answered)
-            last = str(run.settings.budgets[-1])
-            scores[candidate] = {"acc": sum(accuracy.is_right(row, last) for row in rows) / len(rows), "n": len(rows)}
+            right = sum(accuracy.is_right(row, str(settings.budgets[-1])) for row in rows)
+            scores[candidate] = {"acc": right / len(rows), "n": len(rows)}
         name = max(scores, key=lambda candidate: scores[candidate]["acc"])
-        run.base_chosen = {"by": "development set", "scores": scores, "form": name}
+    elif name == "auto":
+        name = "own"
+    run.forms["base"] = forms.BASE_FORMS[name](form)
+    run.base_chosen = {"by": by, "form": name} | ({"scores": scores} if scores else {})
+    if scores:
         print(f"base model: {forms.WORDS[run.forms['base'].name]}; {json.dumps(scores)}", flush=True)
-    else:
-        name = "own" if name == "auto" else name
-        run.base_chosen = {"by": "--base-form" if run.settings.base_form != "auto" else "default", "form": name}
-    run.forms["base"] = forms.base_form(form, name)
