@@ -26,7 +26,7 @@ from scripts.evaluate.engines import LoadedModel
 from scripts.evaluate.perplexity import compare_parts, measure, read_records
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import PLAIN, Subject, find_subject
-from scripts.train.run import IDENTITY, newest_adapter, read_run
+from scripts.train.run import newest_adapter, read_run
 from scripts.train.template import PromptFormat
 
 MARK = "medcot_export.json"  # what a folder of ours holds
@@ -34,16 +34,19 @@ SHARE = 0.25  # of the adapter's effect that the merge may be off by: more than 
 NAMES = {"trained": "as trained", "unquantised": "unquantised base + adapter", "merged": "merged"}
 EXAMPLES = """examples:
   python -m scripts.export                                  the run that ended last
-  python -m scripts.export yamls/merge.yaml adapter_name_or_path=saves/own export_dir=saves/own_merge"""
+  python -m scripts.export adapter_name_or_path=saves/own export_dir=saves/own_merge
+  python -m scripts.export examples/merge_cpu.yaml"""
 
 
 def read_recipe(path: str | None, overrides: list[str]) -> dict[str, Any]:
-    """The export recipe with its KEY=VALUE overrides, by default yamls/merge.yaml for the run that ended last.
+    """The export recipe with its KEY=VALUE overrides; without one, yamls/merge.yaml for the adapter named or newest.
 
     Raises UserError for what cannot be merged, or would be lost.
     """
     if path is None:
-        path, adapter = "yamls/merge.yaml", newest_adapter()
+        path = "yamls/merge.yaml"
+        named = [part.partition("=")[2] for part in overrides if part.startswith("adapter_name_or_path=")]
+        adapter = named[-1] if named else newest_adapter()
         run = read_run(adapter)
         known = {"model_name_or_path": run["model"]["name"], "adapter_name_or_path": adapter}
         known |= {"template": run["template"], "export_dir": f"{adapter}_merged", "cutoff_len": run["cutoff_len"]}
@@ -52,39 +55,28 @@ def read_recipe(path: str | None, overrides: list[str]) -> dict[str, Any]:
     for key in ("quantization_bit", "export_quantization_bit"):
         if recipe.get(key):
             raise UserError(f"{path}: {key} is {recipe[key]}; adapters merge into unquantised weights only: remove it")
-    model, target = str(recipe["model_name_or_path"]), Path(recipe["export_dir"])
-    if model.startswith(("saves/", ".", "/")) and not Path(model, "config.json").is_file():
-        raise UserError(f"{path}: model_name_or_path is {model}, which has no config.json; train it, or `make demo`")
+    target = Path(recipe["export_dir"])
     if target.exists() and not (target / MARK).is_file():
         raise UserError(f"{target} is there and not from `make export`: move it away, or choose export_dir=saves/other")
     return recipe
 
 
 def trained_subject(recipe: dict[str, Any]) -> Subject:
-    """The subject that is merged, from the adapter's run; an adapter without one is taken as the recipe says."""
-    adapter, model = str(recipe["adapter_name_or_path"]), str(recipe["model_name_or_path"])
-    if not Path(adapter, "adapter_config.json").is_file():
-        raise UserError(f"{adapter}: found no adapter_config.json; train first (make train, make demo)")
-    if not Path(adapter, IDENTITY).is_file():
-        try:
-            read_run(adapter)
-        except UserError as error:
-            print(f"{error}; so template {recipe['template']} is taken from the recipe")
-            return Subject(model, adapter, recipe["template"], recipe.get("default_system"), True, PLAIN, None)
-    options = {"model": model, "adapter": adapter, "template": recipe["template"]}
-    return find_subject(argparse.Namespace(**options, system=recipe.get("default_system")))
+    """The subject that is merged; UserError where the recipe contradicts the adapter's run."""
+    options = {"adapter": str(recipe["adapter_name_or_path"]), "model": str(recipe["model_name_or_path"])}
+    options |= {"template": recipe["template"], "system": recipe.get("default_system")}
+    return find_subject(argparse.Namespace(**options))
 
 
 def slots_text(slots: list[Any], tokenizer: Any) -> str:
-    """A template's slots as text."""
-    marks = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
-    parts = []
+    """A template's slots as text: plain text, {"token": text}, or a set with the name of a special token."""
+    text = ""
     for slot in slots:
         if isinstance(slot, set):
-            parts += [marks[name] or "" for name in slot]
+            text += getattr(tokenizer, next(iter(slot))) or ""
         else:
-            parts.append(slot["token"] if isinstance(slot, dict) else slot)
-    return "".join(parts)
+            text += slot["token"] if isinstance(slot, dict) else slot
+    return text
 
 
 def modelfile(form: PromptFormat, settings: Any, context: int) -> str:
@@ -126,55 +118,57 @@ def as_merged(trained: Subject, folder: Path) -> Subject:
     return Subject(str(folder), None, trained.template, trained.system, trained.thinking, PLAIN, None)
 
 
+def check(recipe: dict[str, Any], trained: Subject, merged: Path, data: Path, limit: int) -> dict[str, Any]:
+    """What merging changed, kept in results/<folder's name>/merge.json too."""
+    results = Path("results") / Path(recipe["export_dir"]).name
+    records, store = read_records(data)[:limit], Store(results / "merge_items.jsonl")
+    found = check_perplexity(trained, merged, records, recipe.get("cutoff_len", 2048), store)
+    settings = {"recipe": recipe, "data": str(data), "limit": limit, "trained_precision": trained.precision}
+    about = {"subject": trained.about(), "settings": settings, "provenance": provenance()}
+    write_json(results / "merge.json", {"perplexity": found, **about})
+    return found
+
+
 def check_perplexity(
     trained: Subject, merged: Path, records: list[dict], cutoff_len: int, store: Store
 ) -> dict[str, Any]:
     """Perplexity as trained, unquantised and merged; UserError where the merge is off by more than rounding."""
-    rows = {"trained": measure(LoadedModel(trained), records, cutoff_len, store, ("tuned",))}
     unquantised = measure(LoadedModel(trained, PLAIN), records, cutoff_len, store, ("base", "tuned"))
-    for name, side in (("base", "base"), ("unquantised", "tuned")):
-        rows[name] = [row for row in unquantised if row["model"] == side]
-    rows["merged"] = measure(LoadedModel(as_merged(trained, merged)), records, cutoff_len, store, ("base",))
+    rows = {
+        "trained": measure(LoadedModel(trained), records, cutoff_len, store, ("tuned",)),
+        "base": [row for row in unquantised if row["model"] == "base"],
+        "unquantised": [row for row in unquantised if row["model"] == "tuned"],
+        "merged": measure(LoadedModel(as_merged(trained, merged)), records, cutoff_len, store, ("base",)),
+    }
     found: dict[str, Any] = {}
     for name in ("trained", "unquantised"):
         pair = [row | {"model": "base"} for row in rows[name]] + [row | {"model": "tuned"} for row in rows["merged"]]
         result = compare_parts(pair)
         found |= {name: result["base"], "merged": result["tuned"], f"merged - {name}": result["difference"]}
-    losses = {name: [sum(row["nll"].values()) for row in group] for name, group in rows.items()}
-    off, whole = (
-        sum(abs(one - other) for one, other in zip(losses[name], losses["unquantised"], strict=True))
-        for name in ("merged", "base")
-    )
+    off, whole = distance(rows["merged"], rows["unquantised"]), distance(rows["base"], rows["unquantised"])
     if off > SHARE * whole:
         said = f"merged, the held-out losses are off by {off:.3g} nats; the adapter itself changes them by {whole:.3g}"
         raise UserError(f"{said} (expected at most {SHARE:.0%} of it): try infer_dtype=float32, or report this")
     return found | {"share": off / whole if whole else 0.0}
 
 
+def distance(some: list[dict], others: list[dict]) -> float:
+    """How far apart the losses of the same records are, in nats, summed."""
+    return sum(
+        abs(sum(one["nll"].values()) - sum(other["nll"].values())) for one, other in zip(some, others, strict=True)
+    )
+
+
 def summary(found: dict[str, Any]) -> str:
     """The check's numbers in lines for people."""
     if not found:
         return "not checked"
-    ppl = found["perplexity"]
-    lines = [f"perplexity, {label}: {ppl[name]['ppl']:.3f} (n = {ppl[name]['n']})" for name, label in NAMES.items()]
+    lines = [f"perplexity, {label}: {found[name]['ppl']:.3f} (n = {found[name]['n']})" for name, label in NAMES.items()]
     for name in ("trained", "unquantised"):
-        change = ppl[f"merged - {name}"]
+        change = found[f"merged - {name}"]
         ends = " to ".join(f"{end:+.4f}" for end in change["ci95"]) if change["ci95"] else "none"
         lines.append(f"merged - {NAMES[name]}: {change['value']:+.4f} nats/token (95% interval: {ends})")
-    return "\n".join([*lines, f"the merge is off by {ppl['share']:.1%} of what the adapter changes (unquantised)"])
-
-
-def check(recipe: dict[str, Any], trained: Subject, merged: Path, data: Path, limit: int) -> dict:
-    """What merging changed, as ``perplexity``; also in results/<folder's name>/merge.json."""
-    results = Path("results") / Path(recipe["export_dir"]).name
-    records, store = read_records(data)[:limit], Store(results / "merge_items.jsonl")
-    found = {"perplexity": check_perplexity(trained, merged, records, recipe.get("cutoff_len", 2048), store)}
-    settings = {"recipe": recipe, "data": str(data), "limit": limit, "trained_precision": trained.precision}
-    write_json(
-        results / "merge.json",
-        found | {"subject": trained.about(), "settings": settings, "provenance": provenance()},
-    )
-    return found
+    return "\n".join([*lines, f"the merge is off by {found['share']:.1%} of what the adapter changes (unquantised)"])
 
 
 def export(recipe: dict[str, Any], trained: Subject, data: Path | None, limit: int = 200) -> dict[str, Any]:
@@ -203,7 +197,7 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", help="an export recipe (default: yamls/merge.yaml for the last run)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--data", type=Path, help="held-out records (default: the run's own)")
-    parser.add_argument("--limit", type=int, default=200, help="records of the perplexities (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=200, help="records of the perplexities (default: 200)")
     parser.add_argument("--no-check", action="store_true", help="only merge")
     args = parser.parse_intermixed_args()
     if args.recipe and "=" in args.recipe:
@@ -211,10 +205,11 @@ def main() -> None:
     quiet_libraries()
     recipe = read_recipe(args.recipe, args.overrides)
     trained = trained_subject(recipe)
-    data = None if args.no_check else args.data or trained.held_out()
-    if data is None and not args.no_check:
-        raise UserError("no held-out records are known for this adapter: name some with --data FILE, or --no-check")
-    if data:
+    data = None
+    if not args.no_check:
+        data = args.data or trained.held_out()
+        if data is None:
+            raise UserError("no held-out records are known for this adapter: name some with --data FILE, or --no-check")
         read_records(data)  # a wrong file is said before the merge
     print(f"merging {trained.adapter} into {trained.model}, then checking what that changed", flush=True)
     found = export(recipe, trained, data, args.limit)
