@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from scripts.common import UserError
 from scripts.evaluate.subject import Subject
+from scripts.train.template import reachable
 
 R1_SAMPLING = {"temperature": 0.6, "top_p": 0.95}  # DeepSeek-R1's recommended settings
 MEMORY_SHARE = 0.6  # of the free memory that a batch's cache may take
@@ -27,7 +31,7 @@ class Continuation:
 class LocalEngine:
     """base or tuned in this process: one loaded model, the adapter switched off for base, in training's precision."""
 
-    workers, can_continue = 1, True
+    workers, can_continue, faults = 1, True, Counter()
 
     def __init__(self, loaded: LoadedModel, side: str) -> None:
         self.loaded, self.side = loaded, side
@@ -45,7 +49,7 @@ class LocalEngine:
     def batches(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
         """Places of the prompts, longest first, in batches that fit into the free memory with their new tokens."""
         lengths = [self.count(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
+        order = sorted(range(len(prompts)), key=lambda i: -lengths[i])
         batches = []
         while order:
             size = self.loaded.batch_size(lengths[order[0]] + new_tokens)
@@ -101,35 +105,27 @@ class LocalEngine:
         return Continuation(text.rstrip("\ufffd"), len(ids), ended)  # half a character, cut at the limit
 
     def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
-        """The likeliest of each prompt's choices as a continuation; the prompts are of one batch."""
+        """The likeliest of each prompt's choices as a continuation: token by token where some begin alike."""
         chosen = []
         for prompt, options in zip(prompts, choices, strict=True):
-            ids = [self.loaded.tokenizer(prompt + option, add_special_tokens=False)["input_ids"] for option in options]
-            head = shared_length(ids)  # the prompt, and perhaps a blank that all choices begin with
-            scores = self._first_token_scores(ids, head) or [self._likelihood(row, head) for row in ids]
-            chosen.append(options[scores.index(max(scores))])
+            texts = [prompt + option for option in options]
+            rows = self.loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            left = dict(zip(options, rows, strict=True))
+            while len(left) > 1:
+                head = shared_length(list(left.values()))  # the prompt, and perhaps a blank that choices begin with
+                scores = self._next_scores(next(iter(left.values()))[:head])
+                best = max((row[head] for row in left.values()), key=scores.__getitem__)
+                left = {option: row for option, row in left.items() if row[head] == best}
+            chosen.append(next(iter(left)))
         return chosen
 
-    def _first_token_scores(self, ids: list[list[int]], head: int) -> list[float] | None:
-        """Scores of the choices' first own tokens, from one pass; None where they do not tell the choices apart."""
-        import torch
-
-        first = [row[head] for row in ids if len(row) > head]
-        if len(set(first)) < len(ids):
-            return None
-        with self.loaded.as_side(self.side), torch.inference_mode():
-            tokens = torch.tensor([ids[0][:head]], device=self.loaded.model.device)
-            logits = self.loaded.model(tokens, logits_to_keep=1).logits[0, -1].float()
-        return logits[first].tolist()
-
-    def _likelihood(self, ids: list[int], head: int) -> float:
-        """Log-probability of one choice's tokens after the common ones."""
+    def _next_scores(self, ids: list[int]) -> list[float]:
+        """Logits of the token after (length,) ids: (vocabulary,)."""
         import torch
 
         with self.loaded.as_side(self.side), torch.inference_mode():
             tokens = torch.tensor([ids], device=self.loaded.model.device)
-            logits = self.loaded.model(tokens, logits_to_keep=len(ids) - head + 1).logits[0, :-1].float()
-        return float(logits.log_softmax(-1).gather(-1, tokens[0, head:, None]).sum())
+            return self.loaded.model(tokens, logits_to_keep=1).logits[0, -1].float().tolist()
 
 
 def shared_length(rows: list[list[int]]) -> int:
@@ -174,16 +170,15 @@ class LoadedModel:
         self.tokenizer.padding_side = "left"
         settings = precision or subject.precision
         self.model = load_weights(subject, settings)
-        self.precision = precision_words(settings, str(self.model.dtype).removeprefix("torch."))
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        self.precision = f"{settings['type']}, {settings['dtype']} arithmetic" if settings["bits"] else dtype
         own = self.model.generation_config.eos_token_id
         self.stop_ids = {*self.form.stop_ids(), *(own if isinstance(own, list) else [own])} - {None}
         if self.model.device.type == "cpu" and self.model.num_parameters() < TINY:
             torch.set_num_threads(1)
 
-    def as_side(self, side: str) -> Any:
+    def as_side(self, side: str) -> AbstractContextManager:
         """A context in which the model is ``base`` (adapter off) or ``tuned`` (adapter on)."""
-        from contextlib import nullcontext
-
         off = side == "base" and hasattr(self.model, "disable_adapter")
         return self.model.disable_adapter() if off else nullcontext()
 
@@ -204,17 +199,10 @@ class LoadedModel:
         return max(1, min(fits, LARGEST_BATCH[device]))
 
 
-def precision_words(settings: dict[str, Any], dtype: str) -> str:
-    """A precision for people: "nf4, bfloat16 arithmetic", or the type of the weights."""
-    return f"{settings['type']}, {settings['dtype']} arithmetic" if settings["bits"] else dtype
-
-
 def load_weights(subject: Subject, settings: dict[str, Any]) -> Any:
     """The model in evaluation mode on the GPU, else the CPU, in the precision of ``settings``."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    from scripts.train.template import reachable
 
     dtype = settings["dtype"] if settings["dtype"] == "auto" else getattr(torch, settings["dtype"])
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": "cuda" if torch.cuda.is_available() else "cpu"}}
@@ -239,8 +227,6 @@ def load_weights(subject: Subject, settings: dict[str, Any]) -> Any:
 
 def in_parallel(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
     """The jobs' results in order, several at once where ``workers`` allows; once closed, those not begun are left."""
-    from concurrent.futures import ThreadPoolExecutor
-
     if workers == 1:  # in this very thread: torch's number of threads is a setting of the thread
         yield from map(work, jobs)
         return

@@ -129,17 +129,15 @@ def freeform(answers: list[dict], judge: Judge, store: Store) -> list[dict]:
 
     An empty answer is different without asking.
     """
+    rows = [{**answer, "equivalent": False, "error": None} for answer in answers]
+    asked = [row for row in rows if row["answer"].strip()]
     requests = []
-    for answer in answers:
-        if answer["answer"].strip():
-            prompt = prompt_for("freeform", **{name: answer[name] for name in ("question", "reference", "answer")})
-            requests.append({"kind": "freeform", "id": answer["id"], "model": answer["model"], "prompt": prompt})
-    said = iter(ask_all(requests, judge, store))
-    rows = []
-    for answer in answers:
-        row = next(said) if answer["answer"].strip() else {"verdict": "different", "error": None}
-        verdict = {"equivalent": True, "different": False, None: None}[row["verdict"]]
-        rows.append({**answer, "equivalent": verdict, "error": row["error"]})
+    for row in asked:
+        prompt = prompt_for("freeform", **{name: row[name] for name in ("question", "reference", "answer")})
+        requests.append({"kind": "freeform", "id": row["id"], "model": row["model"], "prompt": prompt})
+    meant = {"equivalent": True, "different": False, None: None}
+    for row, said in zip(asked, ask_all(requests, judge, store), strict=True):
+        row |= {"equivalent": meant[said["verdict"]], "error": said["error"]}
     return rows
 
 

@@ -84,12 +84,8 @@ def show(pairs: list[dict], votes: Path, reviewer: str) -> tuple[str, str, str, 
     left = open_pairs(pairs, votes, reviewer)
     done = f"{len(pairs) - len(left)} / {len(pairs)}"
     if not left:
-        return (
-            f"{done} · All done, thank you · 已全部完成，谢谢<br><code>{report_command(votes.parent)}</code>",
-            "",
-            "",
-            "",
-        )
+        end = f"{done} · All done, thank you · 已全部完成，谢谢<br><code>{report_command(votes.parent)}</code>"
+        return end, "", "", ""
     pair = left[0]
     sides = ("tuned", "base") if is_swapped(reviewer, pair["id"]) else ("base", "tuned")
     question = f'<div class="card"><b>Question · 问题</b><div class="text">{html.escape(pair["question"])}</div></div>'

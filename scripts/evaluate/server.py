@@ -29,6 +29,7 @@ PROBES = (  # continued by one token each, to tell models behind a server apart
     "1 + 1 =",
     "急性心肌梗死的典型症状包括",
 )
+NO_COMPLETIONS = (400, 404, 405, 422, 501)  # what servers without /v1/completions say
 NONSENSE = 4  # times that an answer without a text is asked again
 SAME_MODEL = 0.1  # nats: first tokens' log-probabilities of one model differ by less, whatever else a server does
 
@@ -67,7 +68,7 @@ class ServerEngine:
 
     def batches(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
         """One prompt each, longest first: the server makes its own batches of what is asked at once."""
-        return [[i] for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))]
+        return [[i] for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))]
 
     def generate(
         self, prompts: Sequence[str], limit: int, sampling: dict[str, float], seeds: Sequence[int]
@@ -120,20 +121,20 @@ class ServerEngine:
             except (AttributeError, IndexError, TypeError, ValueError):
                 pass
             except openai.OpenAIError as error:
-                raise UserError(self._gave_up(str(error))) from error
+                raise self._gave_up(error) from error
             self.faults["nonsense"] += 1
-        raise UserError(self._gave_up("its answers are no completions"))
+        raise self._gave_up("its answers are no completions")
 
     def _create(self, prompt: str, settings: dict[str, Any]) -> Any:
         if self.can_continue:
             # The prompt holds the begin mark already; vLLM would put a second one before it.
-            more = {"extra_body": {"add_special_tokens": False}}
-            return self.client.completions.create(model=self.model, prompt=prompt, **settings, **more)
+            settings = settings | {"extra_body": {"add_special_tokens": False}}
+            return self.client.completions.create(model=self.model, prompt=prompt, **settings)
         messages = [{"role": "user", "content": prompt}]
         return self.client.chat.completions.create(model=self.model, messages=messages, **settings)
 
-    def _gave_up(self, why: str) -> str:
-        return (
+    def _gave_up(self, why: object) -> UserError:
+        return UserError(
             f"{self.base_url}: gave up ({why}; faults so far {dict(self.faults)}); nothing was scored wrong: "
             "mend the server and run the command again"
         )
@@ -155,17 +156,12 @@ class ServerEngine:
         """Whether the server continues a given text, which closing the thinking at a budget needs."""
         import openai
 
-        self.can_continue = True
         try:
             self.client.completions.create(model=self.model, prompt="1 + 1 =", max_tokens=1, temperature=0)
-        except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError):
-            return False
-        except openai.APIStatusError as error:
-            if error.status_code in (404, 405, 501):
-                return False
-            raise UserError(f"{self.base_url}: {error}; mend the server") from error
         except openai.OpenAIError as error:
-            raise UserError(f"{self.base_url}: gave up ({error}); mend the server") from error
+            if getattr(error, "status_code", None) in NO_COMPLETIONS:
+                return False
+            raise self._gave_up(error) from error
         return True
 
 

@@ -66,9 +66,13 @@ class Evaluation:
             "held_out": self.held_out,
         }
         seconds = {"seconds": round(time.perf_counter() - began, 1)}
-        engine = self.engines["base"].about if self.engines else {}
+        engine = self.engines["base"].about | {"faults": self.faults()} if self.engines else {}
         about = {"subject": self.about, "settings": settings, **engine, "provenance": provenance() | seconds}
         write_json(self.folder / f"{name}.json", result | about | more)
+
+    def faults(self) -> dict[str, int]:
+        """What a server did wrong so far, retried and counted."""
+        return dict(sum((engine.faults for engine in self.engines.values()), Counter()))
 
     def ask(self, items: Sequence[Item], task: str, side: str, limits: Limits) -> list[dict]:
         """One side's answers, by its form."""

@@ -120,14 +120,12 @@ def located(name: str) -> str:
 
 def check_same(found: dict[str, dict[str, Any]]) -> None:
     """Raise UserError unless all results (file name → its ``subject``) are of one subject; both are named."""
-    told: dict[str, tuple[str, dict]] = {}
+    told: dict[str, str] = {}
     for file, subject in found.items():
-        told.setdefault(subject["id"], (file, subject))
+        told.setdefault(subject["id"], f"{file} is of {describe(subject)}")
     if len(told) > 1:
-        said = [f"{file} is of {describe(subject)}" for file, subject in list(told.values())[:2]]
-        raise UserError(
-            f"results of different models lie in one folder: {'; '.join(said)}. Evaluate again, or move one"
-        )
+        said = "; ".join(list(told.values())[:2])
+        raise UserError(f"results of different models lie in one folder: {said}. Evaluate again, or move one")
 
 
 def describe(subject: dict[str, Any]) -> str:

@@ -205,6 +205,7 @@ def test_a_vllm_server_of_base_and_adapter_is_evaluated_by_its_run(tmp_path, end
     cell = results["accuracy"]["tasks"]["bench"]["budgets"]["64"]
     assert (cell["base"]["acc"], cell["tuned"]["acc"], cell["tuned"]["read"]) == (0.25, 1.0, 1.0)
     assert (results["accuracy"]["engine"], results["accuracy"]["precision"]) == ("vllm", "bfloat16")
+    assert results["instructions"]["faults"]["status 500"] == 1
     assert results["perplexity"]["engine"] == "transformers", "in training's precision, and said so"
     prompts = [request.prompt for request in script.requests if "Which one" in request.prompt]
     form = find_subject(Namespace(model=None, adapter=str(ended_run), template=None, system=None)).prompt_format()
