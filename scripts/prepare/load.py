@@ -105,27 +105,27 @@ def text_lines(path: Path) -> Iterator[str]:
     mixed = False  # whether a line before was UTF-8 and not ASCII
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
+            text = decoded(line, "utf-8")
             # UTF-16 decodes as UTF-8 where all of it is ASCII, with many zeros.
-            if not decodes(line, "utf-8") or line.count(0) > len(line) / 10:
+            if text is None or line.count(0) > len(line) / 10:
                 raise UserError(f"{path}:{number}: not UTF-8{encoding_remedy(path, line, mixed)}")
             mixed = mixed or not line.isascii()
-            yield line.decode("utf-8-sig")
+            yield text.removeprefix("\ufeff")
 
 
-def decodes(line: bytes, encoding: str) -> bool:
-    """Whether bytes are text in this encoding."""
+def decoded(line: bytes, encoding: str) -> str | None:
+    """The text of bytes in this encoding, None where they are none."""
     try:
-        line.decode(encoding)
+        return line.decode(encoding)
     except UnicodeDecodeError:
-        return False
-    return True
+        return None
 
 
 def encoding_remedy(path: Path, line: bytes, mixed: bool) -> str:
     """How to make UTF-8 of a file by the look of one line."""
     if mixed:
         return ", as the lines before it are; convert the file's parts before joining them"
-    likely = "UTF-16" if b"\0" in line else "GB18030" if decodes(line, "gb18030") else "WINDOWS-1252"
+    likely = "UTF-16" if b"\0" in line else "WINDOWS-1252" if decoded(line, "gb18030") is None else "GB18030"
     return f"; it may be {likely}: iconv -f {likely} -t UTF-8 {path.name} > utf8-{path.name}"
 
 

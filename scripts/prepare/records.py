@@ -8,6 +8,7 @@ Three shapes are told apart by the column names of a source's beginning (its fir
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 import shlex
@@ -77,9 +78,8 @@ def column_names(rows: Rows) -> list[str]:
 
 
 def listed(names: list[str]) -> str:
-    """Column names as an error shows them."""
-    shown = [name[:40] for name in dict.fromkeys(names)]
-    return ", ".join(shown[:SHOWN] + ["…"] * (len(shown) > SHOWN)) or "none"
+    """The first column names, for an error."""
+    return ", ".join(name[:40] for name in list(dict.fromkeys(names))[:SHOWN]) or "none"
 
 
 def matching(names: list[str], wanted: str) -> list[str]:
@@ -160,8 +160,9 @@ def guess_columns(rows: Rows, shape: Shape) -> dict[str, str | None]:
     names = [name for name in column_names(rows) if any(has_text(row, name) for _, row in rows)]
     for ours, hints in HINTS.items():
         free = [name for name in names if name not in (*columns.values(), shape.instruction)]
-        likely = (name for hint in hints for name in free if re.search(hint, name, re.I))
-        columns[ours] = columns[ours] or next(likely, None)
+        likely = [name for hint in hints for name in free if re.search(hint, name, re.I)]
+        likely += difflib.get_close_matches(ours, free, 1)
+        columns[ours] = columns[ours] or next(iter(likely), None)
     return columns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import re
 from collections import deque
@@ -17,7 +18,7 @@ from scripts.prepare.load import HEAD, BadRow, Row, as_object, as_text, file_for
 def csv_rows(path: Path) -> Iterator[Row]:
     """Rows of a table whose first line names the columns; ``sep=;`` may stand before it, as Excel writes it."""
     csv.field_size_limit(1 << 30)
-    head = list(itertools.islice(text_lines(path), HEAD))
+    head = list(itertools.islice(table_lines(path), HEAD))
     told = re.fullmatch(r"sep=(.)\s*", head[0]) if head else None
     usual = "\t,;|" if file_format(path.name) == ".tsv" else ",;\t|"
     separator = told[1] if told else max(usual, key=lambda mark: width(head, mark))
@@ -32,6 +33,12 @@ def csv_rows(path: Path) -> Iterator[Row]:
             yield line, as_object(list(zip(names, fields, strict=True)))
         elif fields:  # a blank line has none
             yield line, BadRow("wrong_fields", f"{len(fields)} fields, expected {len(names)}", fields)
+
+
+def table_lines(path: Path) -> Iterator[str]:
+    """Lines of a table; some programs end them with a carriage return alone."""
+    for line in text_lines(path):
+        yield from io.StringIO(line, newline="")
 
 
 def width(head: list[str], separator: str) -> int:
@@ -50,7 +57,7 @@ def split_rows(path: Path, separator: str, skip: int) -> Iterator[tuple[int, lis
     last: deque[str] = deque(maxlen=1)
 
     def lines() -> Iterator[str]:
-        for line in itertools.islice(text_lines(path), skip, None):
+        for line in itertools.islice(table_lines(path), skip, None):
             last.append(line)
             yield line
 
