@@ -7,6 +7,7 @@ thought opened for it. Which, is measured on a development set, never on a test 
 from __future__ import annotations
 
 from scripts.evaluate.generate import Form
+from scripts.evaluate.read import THINK
 from scripts.train.template import Frame, PromptFormat, official_prompt
 
 WORDS = {
@@ -36,7 +37,7 @@ def own_form(form: PromptFormat) -> Form:
 
 def chat_form(frame: Frame | None = None) -> Form:
     """A question as a message: the server applies its own template."""
-    marks = frame.marks if frame else ("<think>", "</think>")
+    marks = frame.marks if frame else THINK
     return Form("chat", lambda question: question, False, marks, marks[1])
 
 

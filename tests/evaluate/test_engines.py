@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from scripts.common import UserError
-from scripts.evaluate import accuracy, forms
-from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine
+from scripts.evaluate import accuracy, forms, server
+from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine, picker
 from scripts.evaluate.generate import Item, Limits, ask, without_half_mark
-from scripts.evaluate.server import ServerEngine, identify
+from scripts.evaluate.server import ServerEngine, identify, make_client
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
 from scripts.prepare.items import read_items
@@ -25,6 +25,7 @@ from tests.scripted_server import Model, Script, continued, serve
 
 EXACT = {"bits": None, "dtype": "float32"}
 LIMITS = Limits((4, 8), 6)
+OPENED = forms.Form("thinking", lambda question: f"{question}<think>\n", True, forms.THINK, "\n</think>\n\n")
 
 
 @pytest.fixture(scope="module")
@@ -73,40 +74,19 @@ def test_half_a_mark_at_the_budget_is_no_thought(text, left):
     assert without_half_mark(text, "</think>") == left
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_the_opened_prompt_is_the_beginning_of_a_trained_record(loaded, template):
-    form = loaded[template].form
-    prompt = forms.thinking_form(form).prompt("发热3天, what now?")
-    encoded = form.encode("发热3天, what now?", "<think>\nFirst.\n</think>\n\nRest.")
-    ids = form.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    assert (encoded.prompt + encoded.response)[: len(ids)] == ids
-
-
-def test_left_padding_and_the_batch_do_not_change_an_answer(loaded):
+@pytest.mark.parametrize("sampling", [{}, R1_SAMPLING])
+def test_padding_and_rows_that_leave_the_batch_do_not_change_an_answer(loaded, sampling):
+    """Rows of unlike length end at different steps; each gives what it gives alone, its end token not in its text."""
     engine = LocalEngine(loaded["deepseekr1"], "tuned")
-    form = forms.thinking_form(engine.loaded.form)
-    prompts = [form.prompt(text) for text in ("Hi", "A much longer question about fever, cough and chest pain?", "x")]
-    for sampling in ({}, R1_SAMPLING):
-        together = engine.generate(prompts, 12, sampling, [1, 2, 3])
-        alone = [engine.generate([p], 12, sampling, [seed])[0] for p, seed in zip(prompts, (1, 2, 3), strict=True)]
-        assert [piece.text for piece in together] == [piece.text for piece in alone]
-
-
-def test_a_row_that_ended_leaves_the_batch_and_the_others_go_on_unchanged(loaded):
-    """Rows end at different steps; each gives what it gives alone, its end token not in its text."""
-    engine = LocalEngine(loaded["deepseekr1"], "tuned")
-    prompts = [f"Question {i}?" for i in range(12)]
-    found = engine.generate(prompts, 200, R1_SAMPLING, list(range(12)))
-    assert len({piece.tokens for piece in found}) > 2
-    assert any(piece.ended for piece in found)
+    prompts = ["Question: " + "fever and cough? " * i for i in range(12)]
+    found = engine.generate(prompts, 200, sampling, list(range(12)))
+    assert len({piece.tokens for piece in found}) > 2 or not sampling
     for seed, (prompt, piece) in enumerate(zip(prompts, found, strict=True)):
-        assert engine.generate([prompt], 200, R1_SAMPLING, [seed])[0] == piece
+        assert engine.generate([prompt], 200, sampling, [seed])[0] == piece
 
 
 def test_sampling_follows_the_shares():
     import torch
-
-    from scripts.evaluate.engines import picker
 
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
     choose = picker({"temperature": 1.0, "top_p": 0.9}, list(range(4000)), 1, "cpu")
@@ -114,19 +94,6 @@ def test_sampling_follows_the_shares():
     assert counts[3] == 0, "outside of top-p"
     assert counts[0] / 4000 == pytest.approx(0.5 / 0.95, abs=0.03)
     assert counts[2] / 4000 == pytest.approx(0.15 / 0.95, abs=0.03)
-
-
-def test_sampling_differs_by_seed_and_repeats(loaded, tmp_path):
-    engine = LocalEngine(loaded["deepseekr1"], "tuned")
-    form = forms.thinking_form(engine.loaded.form)
-
-    def said(seed: int, folder: str) -> list[str]:
-        limits = Limits((8,), 4, R1_SAMPLING, seed)
-        rows = ask(engine, form, limits, [Item("a", "Fever?")], "t", Store(tmp_path / folder))
-        return [row["outputs"]["8"]["text"] for row in rows]
-
-    assert said(1, "one") == said(1, "again")
-    assert said(1, "one") != said(2, "one")
 
 
 def test_batches_follow_the_free_memory(loaded, monkeypatch):
@@ -200,13 +167,11 @@ def test_scores_from_a_scripted_server_are_exact(tmp_path):
         return continued(said[int(found[1])], request.prompt) if found else "2"
 
     script = Script(reply, faults=[None, 500, "drop", 429, "nonsense"])
-    form = forms.chat_form()
-    form = forms.Form("thinking", lambda q: f"{q}<think>\n", True, form.marks, "\n</think>\n\n")
     with serve(script) as url:
         engine = ServerEngine(url, "scripted", "base", "bfloat16", workers=2)
-        answered = ask(engine, form, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
+        answered = ask(engine, OPENED, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
         asked = len(script.requests)
-        ask(engine, form, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
+        ask(engine, OPENED, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
     assert len(script.requests) == asked, "a finished item was asked again"
     cell = accuracy.at_budget(accuracy.score("b", items, answered), "64")
     assert (cell["base"]["acc"], cell["without_asked"]["base"]["acc"], cell["base"]["n"]) == (4 / 6, 3 / 6, 6)
@@ -227,11 +192,12 @@ def test_a_chat_server_without_completions_is_asked_by_message(tmp_path):
     assert (output["letter"], output["status"]) == ("A", "read")
 
 
-def test_a_server_that_dies_scores_nothing_and_is_asked_only_for_the_rest(tmp_path, monkeypatch):
-    import scripts.evaluate.server as server
+@pytest.fixture
+def no_retries(monkeypatch):
+    monkeypatch.setattr(server, "make_client", lambda *a: make_client(*a).with_options(max_retries=0))
 
-    make = server.make_client
-    monkeypatch.setattr(server, "make_client", lambda *a: make(*a).with_options(max_retries=0))
+
+def test_a_server_that_dies_scores_nothing_and_is_asked_only_for_the_rest(tmp_path, no_retries):
     items = choices(tmp_path / "b.jsonl")
     answers = []
 
@@ -242,15 +208,14 @@ def test_a_server_that_dies_scores_nothing_and_is_asked_only_for_the_rest(tmp_pa
         return "hm</think>Answer: A"
 
     script = Script(reply)
-    form = forms.Form("thinking", lambda q: f"{q}<think>\n", True, ("<think>", "</think>"), "\n</think>\n\n")
     with serve(script) as url:
         engine = ServerEngine(url, "scripted", "base", "bfloat16", workers=1)
         with pytest.raises(UserError, match="nothing was scored wrong"):
-            ask(engine, form, Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))
+            ask(engine, OPENED, Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))
         assert len(Store(tmp_path / "g.jsonl").rows) == 4
         script.faults.clear()
         script.requests.clear()
-        assert len(ask(engine, form, Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))) == 6
+        assert len(ask(engine, OPENED, Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))) == 6
         assert len(script.requests) == 2
 
 
@@ -279,11 +244,7 @@ def test_a_server_without_the_model_is_named(models, name, says):
         ServerEngine(url, name, "base", "bfloat16")
 
 
-def test_nobody_at_the_address_is_said(monkeypatch):
-    import scripts.evaluate.server as server
-
-    make = server.make_client
-    monkeypatch.setattr(server, "make_client", lambda *a: make(*a).with_options(max_retries=0))
+def test_nobody_at_the_address_is_said(no_retries):
     with pytest.raises(UserError, match="start the server first"):
         ServerEngine("http://127.0.0.1:9/v1", "m", "base", "bfloat16")
 

@@ -84,10 +84,6 @@ def test_verdicts(text, verdict):
     assert judge.read_verdict(text, "pairwise") == verdict
 
 
-def test_free_form_verdicts_in_json():
-    assert judge.read_verdict('{"verdict": "different"}', "freeform") == "different"
-
-
 def refusal(message: str, code: str | None = None) -> tuple:
     return (400, {"error": {"message": message, "type": "invalid_request_error", "code": code}}, {})
 

@@ -1,10 +1,9 @@
-"""Perplexity: by hand, against transformers' loss, on the trainer's own tokens, resumed, and on bad input."""
+"""Perplexity: against transformers' loss, on the trainer's own tokens, resumed, and on bad input."""
 
 from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 
@@ -23,37 +22,6 @@ def tiny(tiny_model, tiny_adapter, tmp_path_factory):
     subject = Subject(str(tiny_model), str(tiny_adapter), "deepseekr1", None, True, EXACT, None)
     records = perplexity.read_records(write_records(tmp_path_factory.mktemp("data") / "data.jsonl"))
     return LoadedModel(subject), records
-
-
-def test_toy_by_hand():
-    import torch
-
-    # p(next | current): from 0 to 1 with 1/2, from 1 to 2 with 1/4, from 2 to 0 with 1/5
-    table = torch.tensor([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.2, 0.4, 0.4]]).log()
-
-    class Toy:
-        device = "cpu"
-
-        def __call__(self, ids, logits_to_keep):
-            return SimpleNamespace(logits=table[ids][:, -logits_to_keep:])
-
-    nll = perplexity.response_nll(Toy(), prompt=[2, 0], response=[1, 2, 0])
-    assert nll == pytest.approx([math.log(2), math.log(4), math.log(5)])
-
-
-def test_mean_is_over_tokens_not_records():
-    rows = []
-    for name, factor in (("base", 1.0), ("tuned", 0.5)):
-        for line, (nll, tokens) in enumerate([(2.0, 1), (3.0, 9)]):
-            rows.append(
-                {"model": name, "id": "x", "line": line, "lang": "en", "truncated": False}
-                | {"nll": {"reasoning": 0.0, "answer": nll * factor}, "tokens": {"reasoning": 0, "answer": tokens}}
-            )
-    result = perplexity.summarise(rows)
-    assert result["base"]["ppl"] == pytest.approx(math.exp(5 / 10))
-    assert (result["base"]["n"], result["base"]["tokens"]) == (2, 10)
-    assert result["difference"]["value"] == pytest.approx(-2.5 / 10)
-    assert result["parts"]["reasoning"]["base"]["ppl"] is None
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -110,14 +78,6 @@ def test_alpacas_instruction_counts_as_the_question(tiny, tmp_path):
     both = [{"instruction": "Be brief.", "input": "Fever?", "output": "x"}]
     (tmp_path / "b.jsonl").write_text(json.dumps(both[0]))
     assert perplexity.read_records(tmp_path / "b.jsonl")[0]["input"] == "Be brief.\nFever?"
-
-
-def test_the_shared_alpaca_case_is_the_prepared_one(shared):
-    texts = []
-    for name in ("alpaca", "same_as_prepared"):
-        read = perplexity.read_records(shared / f"cases/perplexity/{name}.jsonl")
-        texts.append([(record["input"], record["output"]) for record in read])
-    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize(

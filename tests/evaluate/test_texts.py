@@ -19,13 +19,7 @@ ZH = """好的，患者54岁，胸痛两小时，心电图Ⅱ、Ⅲ、aVF导联S
 再想想各个选项。心率48次/分，用β受体阻滞剂有风险。
 应立即给予阿司匹林和P2Y12受体抑制剂（如ticagrelor）。如果90分钟内可以完成，下一步是急诊PCI。在此之前补液有助于维持前负荷。"""
 LISTS = {
-    "doses": "\n".join(
-        f"{i}. {name}: {dose} mg twice a day"
-        for i, (name, dose) in enumerate(
-            [("Amoxicillin", 500), ("Doxycycline", 100), ("Cefuroxime", 250), ("Linezolid", 600), ("Rifampicin", 300)],
-            1,
-        )
-    ),
+    "doses": "\n".join(f"{i}. {name}: {i}00 mg twice a day" for i, name in enumerate(("Amoxicillin", "Cefuroxime"), 1)),
     "vitals": "| 时间 | 血压 | 心率 |\n|---|---|---|\n| 8点 | 120/80 | 72 |\n| 9点 | 118/76 | 75 |",
     "formulas": "BMI = 80 / 1.75² = 26.1\nBSA = √(80 × 175 / 3600) = 1.97\nCrCl = (140 − 54) × 80 / (72 × 1.1) = 86.9",
     "twice": f"{ZH}\n{ZH}",
