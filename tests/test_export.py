@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,21 +12,14 @@ import pytest
 import yaml
 
 from scripts import export
-from scripts.common import NOTICE, ROOT, UserError
+from scripts.common import NOTICE, ROOT, UserError, read_json, write_json
 from scripts.evaluate.perplexity import read_records
 from scripts.evaluate.store import Store
-from scripts.evaluate.subject import find_subject
 from scripts.train.template import PromptFormat
 from tests.conftest import TEMPLATES
 from tests.evaluate.conftest import make_run
 
 EXACT = {"bits": None, "dtype": "float32"}
-
-
-def options(adapter: Path):
-    from argparse import Namespace
-
-    return Namespace(model=None, adapter=str(adapter), template=None, system=None)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +30,7 @@ def made(tiny_model, tmp_path_factory) -> dict:
     recipe = yaml.safe_load((ROOT / "examples/merge_cpu.yaml").read_text())
     recipe |= {"model_name_or_path": str(tiny_model), "adapter_name_or_path": str(adapter), "template": "deepseekr1"}
     recipe["export_dir"] = str(folder / "merged")
-    trained = replace(find_subject(options(adapter)), precision=EXACT)
+    trained = replace(export.trained_subject(recipe), precision=EXACT)
     return {"folder": folder, "recipe": recipe, "data": folder / "own_test.jsonl", "trained": trained}
 
 
@@ -60,45 +52,30 @@ def test_the_folder_is_whole_and_says_what_it_is(exported):
     assert NOTICE in card
     assert export.summary(found) in card
     assert yaml.safe_load(card.split("---")[1])["base_model"] == exported["trained"].model
-    kept = json.loads((exported["folder"] / "results/merged/merge.json").read_text())
-    assert kept["perplexity"] == found
-
-
-def test_merging_changes_nothing_that_it_should_not(exported):
-    ppl = exported["found"]
-    assert ppl["merged"]["n"] == 3
-    assert 0 < ppl["share"] < 0.1
-    assert abs(ppl["merged - unquantised"]["value"]) < 0.01
-
-
-def wrong_scale(made: dict, folder: Path):
-    """The same adapter at twice its scale: what a merge that gets alpha / rank wrong would hold."""
-    shutil.copytree(made["trained"].adapter, folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 2 * config["lora_alpha"]}))
-    return replace(made["trained"], adapter=str(folder))
+    assert read_json(exported["folder"] / "results/merged/merge.json")["perplexity"] == found
+    assert found["merged"]["n"] == 3
+    assert 0 < found["share"] < 0.1
+    assert abs(found["merged - unquantised"]["value"]) < 0.01
 
 
 def test_a_wrong_scale_or_no_adapter_is_found(exported, tmp_path):
-    other = wrong_scale(exported, tmp_path / "twice")
-    records = read_records(exported["data"])
-    store, nothing = Store(tmp_path / "rows.jsonl"), Path(exported["trained"].model)
-    with pytest.raises(UserError, match="losses are off by"):
-        export.check_perplexity(other, exported["target"], records, 2048, store)
-    with pytest.raises(UserError, match="losses are off by"):
-        export.check_perplexity(exported["trained"], nothing, records, 2048, store)
-    assert export.check_perplexity(exported["trained"], exported["target"], records, 2048, store)["share"] < 0.1
+    """The same adapter at twice its scale is what a merge that gets alpha / rank wrong would hold."""
+    twice = shutil.copytree(exported["trained"].adapter, tmp_path / "twice")
+    config = read_json(twice / "adapter_config.json")
+    write_json(twice / "adapter_config.json", config | {"lora_alpha": 2 * config["lora_alpha"]})
+    records, store = read_records(exported["data"]), Store(tmp_path / "rows.jsonl")
+    trained = exported["trained"]
+    wrong = [(replace(trained, adapter=str(twice)), exported["target"]), (trained, Path(trained.model))]
+    for subject, merged in wrong:
+        with pytest.raises(UserError, match="losses are off by"):
+            export.check_perplexity(subject, merged, records, 2048, store)
 
 
 def test_a_failed_check_keeps_the_folder_before_and_leaves_nothing(exported, monkeypatch):
     monkeypatch.chdir(exported["folder"])
+    monkeypatch.setattr(export, "SHARE", 0)
     before = (exported["target"] / export.MARK).read_bytes()
-
-    def fail(*_):
-        raise UserError("wrong merge")
-
-    monkeypatch.setattr(export, "check_perplexity", fail)
-    with pytest.raises(UserError, match="wrong merge"):
+    with pytest.raises(UserError, match="losses are off by"):
         export.export(exported["recipe"] | {"temperature": 0.1}, exported["trained"], exported["data"])
     assert (exported["target"] / export.MARK).read_bytes() == before
     assert [path for path in exported["folder"].iterdir() if path.name.startswith((".tmp-", ".old-"))] == []
@@ -137,21 +114,21 @@ def test_without_a_recipe_the_run_that_ended_last_is_merged(made, monkeypatch):
     assert recipe["adapter_name_or_path"] == made["trained"].adapter
     assert recipe["template"] == "deepseekr1"
     assert recipe["export_dir"].endswith("run_merged")
+    monkeypatch.setattr(export, "newest_adapter", None)
+    named = export.read_recipe(None, [f"adapter_name_or_path={made['trained'].adapter}", "export_dir=saves/own_merge"])
+    assert (named["template"], named["export_dir"]) == ("deepseekr1", "saves/own_merge")
 
 
-def test_a_recipe_that_contradicts_the_run_is_refused(made):
-    with pytest.raises(UserError, match="this adapter was trained with 'deepseekr1'"):
-        export.trained_subject(made["recipe"] | {"template": "qwen3"})
-
-
-def test_a_missing_adapter_stops_the_command(tmp_path):
-    command = [sys.executable, "-m", "scripts.export", "examples/merge_cpu.yaml", f"model_name_or_path={tmp_path}"]
-    (tmp_path / "config.json").write_text("{}")
-    overrides = [f"adapter_name_or_path={tmp_path}/none", f"export_dir={tmp_path}/out"]
-    done = subprocess.run([*command, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "adapter_config.json" in done.stderr
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"template": "qwen3"}, "this adapter was trained with 'deepseekr1'"),
+        ({"adapter_name_or_path": "saves/none"}, "saves/none: found no adapter_config.json"),
+    ],
+)
+def test_an_adapter_that_is_missing_or_contradicts_the_recipe_is_refused(made, change, message):
+    with pytest.raises(UserError, match=message):
+        export.trained_subject(made["recipe"] | change)
 
 
 def prompt_of(form: PromptFormat, made: dict) -> tuple[str, list[str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,57 +14,26 @@ from scripts.common import UserError, load_recipe
 from scripts.train import duration, preflight
 from scripts.train import run as runs
 from scripts.train.planned import PlannedRun, plan
-from tests.conftest import write_records, write_registry
-
-RECIPE = """
-model_name_or_path: {model}
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_target: all
-dataset_dir: {data}
-dataset: demo_train
-template: deepseekr1
-cutoff_len: 512
-learning_rate: 1.0e-4
-num_train_epochs: 1
-per_device_train_batch_size: 2
-use_cpu: true
-bf16: true
-output_dir: {output}
-report_to: none
-"""
+from tests.conftest import write_registry
 
 
-@pytest.fixture
-def recipe(tmp_path, tiny_model) -> Path:
-    """A sound recipe over splits of six and two records, in a folder of its own."""
-    write_records(tmp_path / "train.jsonl")
-    write_records(tmp_path / "test.jsonl", 2, "Another thought.")
-    rows = (tmp_path / "test.jsonl").read_text().replace("(0)", "(held out)").replace("(1)", "(held out)")
-    (tmp_path / "test.jsonl").write_text(rows)
-    write_registry(tmp_path, demo_train="train.jsonl", demo_test="test.jsonl")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.format(model=tiny_model, data=tmp_path, output=tmp_path / "run"))
-    return path
-
-
-def examine(recipe: Path, overrides: list[str] | str = "") -> dict[str, preflight.Row]:
-    overrides = overrides.split() if isinstance(overrides, str) else overrides
-    return {row.name: row for row in preflight.examine(PlannedRun(str(recipe), overrides))}
-
-
-def failures(recipe: Path, overrides: list[str] | str = "") -> dict[str, str]:
-    return {name: row.found for name, row in examine(recipe, overrides).items() if row.status == "FAIL"}
+def failures(recipe: Path, *overrides: str) -> dict[str, str]:
+    """Name of each failed check → what it found."""
+    rows = preflight.examine(PlannedRun(str(recipe), list(overrides)))
+    return {row.name: row.found for row in rows if row.status == "FAIL"}
 
 
 def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
-    run = PlannedRun(str(recipe), ["learning_rate=2e-4"])
+    run = PlannedRun(str(recipe), ["default_system=You are careful."])
     assert preflight.ready(run), capsys.readouterr().out
+    preflight.show_records(run)
     said = capsys.readouterr().out
-    assert "Ready" in said
-    assert "learning_rate=2e-4" in said, "the overrides are repeated"
-    assert "3 steps of 2 records" in said
+    assert "Ready: " + str(recipe) + " with default_system=You are careful." in said
+    assert "3 steps of 2 records: under a minute on 2 cores" in said
+    assert "this system text before it: 'You are careful.'" in said
+    read, trained = said.split("Read, not trained:")[1].split("--- trained:")[:2]
+    assert "<think>" not in read
+    assert trained.strip().startswith("<think>")
     assert not (tmp_path / "run").exists()
 
 
@@ -70,63 +41,35 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
     ("override", "row", "says"),
     [
         ("learning_rat=1e-4", "recipe", "learning_rat"),
-        ("quantization_bit=4 finetuning_type=full", "recipe", "Quantization"),
-        ("learning_rate='1e-4'", "recipe", "learning_rate is '1e-4', expected a valid number: write it without quotes"),
-        ("bf16='yes'", "recipe", "bf16 is 'yes', expected a valid boolean: write it without quotes"),
+        ("finetuning_type=full", "recipe", "Quantization"),
+        ('learning_rate="1e-4"', "recipe", "is '1e-4', expected a valid number: write it without quotes"),
+        ('bf16="yes"', "recipe", "bf16 is 'yes', expected a valid boolean: write it without quotes"),
         ("cutoff_len=512.5", "recipe", "cutoff_len is 512.5, expected a valid integer"),
         ("learning_rate=true", "recipe", "learning_rate is True, expected a valid number"),
         ("lora_rank=[8]", "recipe", "lora_rank is [8], expected a valid integer: one value"),
         ("run_name=2024", "recipe", "run_name is 2024, expected a valid string: one value; quote a text of digits"),
-        (
-            "default_system=Answer_in_X:_briefly",
-            "recipe",
-            "default_system is {'Answer in X': 'briefly'}, expected a valid string: one value; quote a text",
-        ),
+        ("default_system=Answer in X: briefly", "recipe", "default_system is {'Answer in X': 'briefly'}, expected"),
         ("packing=true", "packing", "neat_packing=true"),
         ("dataset=nobody", "dataset", "no dataset named 'nobody'"),
         ("eval_dataset=nope", "dataset", "no dataset named 'nope'"),
-        ("model_name_or_path=no/such-model", "base model", "no/such-model"),
         ("cutoff_len=32", "lengths", "cutoff_len 32"),
         ("template=qwen", "template", "set `template`"),
         ("enable_thinking=false", "thoughts", "train no thought"),
         ("dataset=demo_train,demo_test", "held out", "demo_test: a test split must not be trained on"),
+        ("eval_dataset=demo_copy", "held out", "6 questions of demo_copy are trained on"),
         ("use_cpu=false", "accelerator", "no NVIDIA GPU"),
         ("report_to=nosuchlogger", "libraries", "make setup-dev"),
     ],
 )
-def test_a_mistake_is_a_failed_row_with_its_remedy(recipe, override, row, says):
+def test_a_mistake_is_one_failed_row_with_its_remedy(tmp_path, recipe, override, row, says):
     import torch
 
     if row == "accelerator" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    overrides = [part.replace("'", '"').replace("_in_X:_", " in X: ") for part in override.split()]
-    found = failures(recipe, overrides)
-    assert row in found, found
+    write_registry(tmp_path, demo_train="train.jsonl", demo_test="test.jsonl", demo_copy="train.jsonl")
+    found = failures(recipe, override)
+    assert list(found) == [row], found
     assert says in found[row]
-
-
-def test_one_mistake_is_one_failure(recipe):
-    """Thinking off is no wrong template, and a missing dataset is said once."""
-    assert list(failures(recipe, "enable_thinking=false")) == ["thoughts"]
-    assert list(failures(recipe, "dataset=nobody")) == ["dataset"]
-
-
-def test_a_system_text_is_said(recipe):
-    row = examine(recipe, ["default_system=You are a careful doctor."])["thoughts"]
-    assert row.status == "warn"
-    assert "careful doctor" in row.found
-
-
-def test_a_question_that_is_trained_on_and_held_out_stops(tmp_path, recipe):
-    shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
-    assert "6 questions of demo_test are trained on" in failures(recipe)["held out"]
-
-
-def test_a_validation_split_is_read_and_must_not_be_trained_on(tmp_path, recipe):
-    registry = json.loads((tmp_path / "dataset_info.json").read_text())
-    registry["demo_val"] = registry["demo_train"]
-    (tmp_path / "dataset_info.json").write_text(json.dumps(registry))
-    assert "demo_val are trained on" in failures(recipe, "eval_dataset=demo_val eval_strategy=epoch")["held out"]
 
 
 @pytest.mark.parametrize(
@@ -162,67 +105,54 @@ def validating(recipe: Path, split: str) -> None:
 
 def test_own_data_is_validated_on_its_own_split(tmp_path, recipe):
     """As `make train ARGS="dataset_dir=data/own dataset=own_train"` with yamls/qlora.yaml, which names med_o1_val."""
-    shutil.copy(tmp_path / "test.jsonl", tmp_path / "val.jsonl")
-    write_registry(tmp_path, own_train="train.jsonl", own_val="val.jsonl")
+    write_registry(tmp_path, own_train="train.jsonl", own_val="test.jsonl")
     validating(recipe, "med_o1_val")
-    run = plan(str(recipe), ["dataset=own_train", "num_train_epochs=9"])
-    assert run.parsed["data"].eval_dataset == ["own_val"]
-    named = plan(str(recipe), ["dataset=own_train", "num_train_epochs=9", "eval_dataset=nope"])
-    found = {row.name: row.found for row in preflight.examine(named) if row.status == "FAIL"}
-    assert "no dataset named 'nope'" in found["dataset"], "what was asked for is not replaced"
+    own = ["dataset=own_train", "num_train_epochs=9"]
+    assert plan(str(recipe), own).parsed["data"].eval_dataset == ["own_val"]
+    asked = plan(str(recipe), [*own, "eval_dataset=nope"])
+    assert asked.parsed["data"].eval_dataset == ["nope"], "what was asked for is not replaced"
 
 
 THOUGHT = "<think>\nFirst the temperature.\n</think>\n\nRest."
-SHAPES = {
-    "alpaca array": ("a.json", json.dumps([{"instruction": "Fever?", "input": "", "output": THOUGHT}] * 3), {}),
-    "long instruction": (
-        "l.jsonl",
-        json.dumps({"instruction": "Fever for days. " * 400, "input": "", "output": THOUGHT}) + "\n",
-        {},
-    ),
-    "sharegpt": (
-        "s.jsonl",
-        json.dumps({"conversations": [{"from": "human", "value": "Fever?"}, {"from": "gpt", "value": THOUGHT}]}) + "\n",
-        {"formatting": "sharegpt", "columns": {"messages": "conversations"}},
-    ),
-    "no thought": ("n.jsonl", json.dumps({"instruction": "Fever?", "input": "", "output": "Rest."}) + "\n", {}),
-    "folder": ("folder", None, {}),
-}
+ALPACA = {"instruction": "Fever?", "input": "", "output": THOUGHT}
+TURNS = [{"from": "human", "value": "Fever?"}, {"from": "gpt", "value": THOUGHT}]
+SHAREGPT = {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
 
 
 @pytest.mark.parametrize(
-    ("shape", "row", "says"),
+    ("file", "rows", "about", "row", "says"),
     [
-        ("alpaca array", None, ""),
-        ("sharegpt", None, ""),
-        ("folder", None, ""),
-        ("long instruction", "lengths", "longer than cutoff_len 512"),
-        ("no thought", "thoughts", "1 of 1 records train no thought"),
+        ("a.json", [ALPACA] * 3, {}, None, ""),
+        ("folder/a.json", [ALPACA] * 3, {}, None, ""),
+        ("s.jsonl", {"conversations": TURNS}, SHAREGPT, None, ""),
+        ("l.jsonl", ALPACA | {"instruction": "Fever. " * 700}, {}, "lengths", "longer than cutoff_len 512"),
+        ("n.jsonl", ALPACA | {"output": "Rest."}, {}, "thoughts", "1 of 1 records train no thought"),
     ],
 )
-def test_records_are_read_as_llama_factory_reads_them(tmp_path, recipe, shape, row, says):
-    name, text, about = SHAPES[shape]
-    if text is None:
-        (tmp_path / "folder").mkdir()
-        for i in range(2):
-            (tmp_path / f"folder/{i}.json").write_text(SHAPES["alpaca array"][1])
-    else:
-        (tmp_path / name).write_text(text)
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"own": {"file_name": name, **about}}))
+def test_records_are_read_as_llama_factory_reads_them(tmp_path, recipe, file, rows, about, row, says):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(rows))
+    entry = {"file_name": file.split("/")[0], **about}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"own": entry}))
     found = failures(recipe, "dataset=own")
     assert list(found) == ([row] if row else [])
     assert says in found.get(row, "")
 
 
-def test_a_base_model_that_is_not_here_is_said_without_a_minute_of_retries(recipe, monkeypatch):
-    import time
+def test_an_empty_dataset_stops(tmp_path, recipe):
+    (tmp_path / "train.jsonl").write_text("\n")
+    assert list(failures(recipe)) == ["dataset"]
 
+
+def test_a_base_model_that_is_not_here_is_said_without_a_minute_of_retries(recipe, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     began = time.monotonic()
-    assert "HF_ENDPOINT" in failures(recipe, "model_name_or_path=no/such-model")["base model"]
+    found = failures(recipe, "model_name_or_path=no/such-model")["base model"]
+    assert "no/such-model" in found
+    assert "HF_ENDPOINT" in found
     assert time.monotonic() - began < 20
 
 
@@ -241,11 +171,6 @@ def test_an_unreadable_recipe_is_named(tmp_path, text, says):
         path.write_text(text)
     with pytest.raises(UserError, match=says):
         PlannedRun(str(path), [])
-
-
-def test_an_empty_dataset_stops(tmp_path, recipe):
-    (tmp_path / "train.jsonl").write_text("\n")
-    assert "dataset" in failures(recipe)
 
 
 def test_a_finished_or_foreign_run_is_refused(tmp_path, recipe, tiny_adapter):
@@ -274,11 +199,7 @@ def test_checkpoints_and_a_download_want_room(recipe, monkeypatch):
 
 @pytest.mark.parametrize(
     ("card", "says"),
-    [
-        ("NVIDIA H100 80GB HBM3", "minutes"),
-        ("NVIDIA GeForce RTX 4090", "hours"),
-        ("Some New Card", "--time"),
-    ],
+    [("NVIDIA H100 80GB HBM3", "minutes"), ("NVIDIA GeForce RTX 4090", "hours"), ("Some New Card", "--time")],
 )
 def test_how_long_the_main_recipe_takes_is_foretold(monkeypatch, card, says):
     """20,000 records of 570 tokens on the 7B shape: 17 minutes at 11,300 tokens/s on an H100."""
@@ -289,12 +210,8 @@ def test_how_long_the_main_recipe_takes_is_foretold(monkeypatch, card, says):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card)
     recipe = load_recipe("yamls/qlora.yaml", [])
     config = {"hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944, "num_attention_heads": 28}
-
-    class Arguments:
-        packing, cutoff_len, max_steps, num_train_epochs = False, 2048, -1, 1.0
-        per_device_train_batch_size, gradient_accumulation_steps = 48, 1
-
-    parsed = {"training": Arguments, "data": Arguments}
+    settings = SimpleNamespace(**recipe, max_steps=-1)
+    parsed = {"training": settings, "data": settings}
     said = duration.estimate(recipe, config | {"num_key_value_heads": 4}, [570] * 20_000, parsed)
     assert said.startswith("417 steps of 48 records")
     assert says in said
