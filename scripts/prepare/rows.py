@@ -68,14 +68,14 @@ class Shape:
 
 def read_row(spec: str, line: int, row: dict | BadRow, shape: Shape, tags: tuple[str, str]) -> Record | Unreadable:
     """One row of a known shape as a record, or why it is none."""
+    if isinstance(row, BadRow):
+        return Unreadable(spec, line, row.reason, row.matched, row.raw)
     try:
-        if isinstance(row, BadRow):
-            raise row
         question, thought, answer, system = chat_texts(row, shape) if shape.turns else column_texts(row, shape)
         if not thought.strip():
             thought, answer = split_thought(answer, tags)
     except BadRow as bad:
-        return Unreadable(spec, line, bad.reason, bad.matched, bad.raw if bad is row else row)
+        return Unreadable(spec, line, bad.reason, bad.matched, row)
     return Record(spec, line, question, thought, answer, system, row)
 
 
