@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scripts.evaluate.engines import Continuation, in_parallel
+from scripts.evaluate.engines import in_parallel
 from scripts.evaluate.read import read_choice, split_reasoning
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import key_of
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass
 class Talk:
-    """One item on its way: ``text`` so far, ``final`` once the model itself has closed the thought or ended."""
+    """One item on its way: ``text`` so far, ``stopped`` by the model itself, ``final`` once no budget touches it."""
 
     item: Item
     prompt: str
@@ -102,50 +102,38 @@ def ask(engine: Any, form: Form, limits: Limits, items: Iterable[Item], task: st
 
 def answer_at_once(engine: Any, form: Form, limits: Limits, talks: list[Talk]) -> None:
     """One continuation of each prompt, with all the room that thought and answer have at the largest budget."""
-    room = limits.budgets[-1] + limits.answer_tokens
-    for talk, piece in continue_all(engine, limits, talks, room):
-        talk.text = piece.text
-        talk.final = output(engine, form, talk, piece.text, forced=False, cut=not piece.ended)
-    read_letters(engine, form, talks, [talk.final for talk in talks])
+    extend(engine, limits, talks, limits.budgets[-1] + limits.answer_tokens)
     for talk in talks:
-        talk.outputs = {str(budget): talk.final for budget in limits.budgets}
+        talk.final = output(engine, form, talk)
+        talk.outputs = dict.fromkeys(map(str, limits.budgets), talk.final)
+    read_letters(engine, form, talks, [talk.final for talk in talks])
 
 
 def think(engine: Any, form: Form, limits: Limits, talks: list[Talk]) -> None:
     """Think up to each budget in turn; close what is open there, let it answer, and think on."""
     used = 0
     for budget in limits.budgets:
-        going = [talk for talk in talks if not talk.final and not talk.stopped]
-        closed_by_itself = []
-        for talk, piece in continue_all(engine, limits, going, budget - used):
-            talk.text += piece.text
-            talk.stopped = piece.ended
-            if split_reasoning(talk.text, True, form.marks).closed:
-                talk.final = output(engine, form, talk, talk.text, forced=False, cut=not piece.ended)
-                if not piece.ended:
-                    closed_by_itself.append(talk)
-        for talk, piece in continue_all(engine, limits, closed_by_itself, limits.answer_tokens):
-            talk.final = output(engine, form, talk, talk.text + piece.text, forced=False, cut=not piece.ended)
-        now = {id(talk): talk.final for talk in talks}
-        now |= {id(talk): found for talk, found in force(engine, form, limits, [t for t in talks if not t.final])}
-        read_letters(engine, form, talks, [now[id(talk)] for talk in talks])
-        for talk in talks:
-            talk.outputs[str(budget)] = now[id(talk)]
+        thinking = [talk for talk in talks if not talk.final]
+        extend(engine, limits, thinking, budget - used)
         used = budget
+        done = [talk for talk in thinking if split_reasoning(talk.text, True, form.marks).closed]
+        extend(engine, limits, done, limits.answer_tokens)
+        for talk in done:
+            talk.final = output(engine, form, talk)
+        cut_short = [talk for talk in thinking if not talk.final]
+        forced = [closed_for(talk, form) for talk in cut_short]
+        extend(engine, limits, forced, limits.answer_tokens)
+        for talk in talks:
+            talk.outputs[str(budget)] = talk.final
+        for talk, closed in zip(cut_short, forced, strict=True):
+            talk.outputs[str(budget)] = output(engine, form, closed, forced=True)
+        read_letters(engine, form, talks, [talk.outputs[str(budget)] for talk in talks])
 
 
-def force(engine: Any, form: Form, limits: Limits, talks: list[Talk]) -> list[tuple[Talk, dict]]:
-    """Close each open thought and let the model answer; the talk itself stays open for larger budgets."""
-    closed = []
-    for talk in talks:
-        thought = without_half_mark(talk.text, form.marks[1].strip()).rstrip()
-        closed.append(Talk(talk.item, talk.prompt, talk.seed, text=thought + form.close, stopped=talk.stopped))
-    found = []
-    pieces = continue_all(engine, limits, closed, limits.answer_tokens)
-    for talk, (closing, piece) in zip(talks, pieces, strict=True):
-        cut = not piece.ended
-        found.append((talk, output(engine, form, closing, closing.text + piece.text, forced=True, cut=cut)))
-    return found
+def closed_for(talk: Talk, form: Form) -> Talk:
+    """A copy with the thought closed; the talk itself stays open for larger budgets."""
+    thought = without_half_mark(talk.text, form.marks[1]).rstrip()
+    return Talk(talk.item, talk.prompt, talk.seed, thought + form.close)
 
 
 def without_half_mark(text: str, mark: str) -> str:
@@ -156,22 +144,31 @@ def without_half_mark(text: str, mark: str) -> str:
     return text
 
 
-def continue_all(engine: Any, limits: Limits, talks: list[Talk], room: int) -> list[tuple[Talk, Continuation]]:
-    """Each talk with its continuation by at most ``room`` tokens."""
-    if not talks:
-        return []
+def extend(engine: Any, limits: Limits, talks: list[Talk], room: int) -> None:
+    """Continue each talk that has not stopped by at most ``room`` tokens."""
+    going = [talk for talk in talks if not talk.stopped]
+    if not going:
+        return
     # Another number for each place in a talk: a continuation must not repeat its beginning's draws.
-    seeds = [int(key_of(talk.seed, limits.seed, talk.text)[:12], 16) for talk in talks]
-    pieces = engine.generate([talk.prompt + talk.text for talk in talks], room, limits.sampling, seeds)
-    return list(zip(talks, pieces, strict=True))
+    seeds = [int(key_of(talk.seed, limits.seed, talk.text)[:12], 16) for talk in going]
+    pieces = engine.generate([talk.prompt + talk.text for talk in going], room, limits.sampling, seeds)
+    for talk, piece in zip(going, pieces, strict=True):
+        talk.text += piece.text
+        talk.stopped = piece.ended
 
 
-def output(engine: Any, form: Form, talk: Talk, text: str, forced: bool, cut: bool) -> dict[str, Any]:
+def output(engine: Any, form: Form, talk: Talk, forced: bool = False) -> dict[str, Any]:
     """What is kept of one text. ``closed``: the model closed its thought itself, or never opened one."""
-    parts = split_reasoning(text, form.thinks, form.marks)
-    counts = {"thought_tokens": engine.count(parts.thought), "answer_tokens": engine.count(parts.answer)}
-    about = {"opened": form.thinks, "forced": forced, "cut": cut, "closed": parts.closed and not forced}
-    return {"text": text, **about, **counts}
+    parts = split_reasoning(talk.text, form.thinks, form.marks)
+    return {
+        "text": talk.text,
+        "opened": form.thinks,
+        "forced": forced,
+        "cut": not talk.stopped,
+        "closed": parts.closed and not forced,
+        "thought_tokens": engine.count(parts.thought),
+        "answer_tokens": engine.count(parts.answer),
+    }
 
 
 def read_letters(engine: Any, form: Form, talks: list[Talk], outputs: list[dict[str, Any]]) -> None:

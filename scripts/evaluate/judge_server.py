@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from scripts.chat.hosting import LOOPBACK
 from scripts.common import UserError, first_line
-from scripts.evaluate.server import LOOPBACK, message_text
+from scripts.evaluate.server import message_text
 
 ROOM = 8192  # tokens: a reasoning judge thinks before its verdict
 TIMEOUT = 300  # seconds, likewise

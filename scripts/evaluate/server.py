@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from scripts.chat.hosting import LOOPBACK
 from scripts.common import UserError, read_json, write_json
 from scripts.evaluate.engines import Continuation
 from scripts.train.template import PromptFormat
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 AT_ONCE = 256  # requests; vLLM makes its own batches of them
 TOP_LOGPROBS = 20  # what vLLM gives at most by default
 PROBES = (  # continued by one token each, to tell models behind a server apart
