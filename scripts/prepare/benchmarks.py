@@ -1,7 +1,7 @@
 """Benchmarks in one form, for decontamination and evaluation alike: ``id, lang, question, options, answer_idx``.
 
     python -m scripts.prepare.benchmarks                        # all of them, from the hub, into data/benchmarks
-    python -m scripts.prepare.benchmarks medqa cmexam --from ../shared/data/eval/medqa.jsonl cmexam.json
+    python -m scripts.prepare.benchmarks medqa cmexam --from medqa.jsonl cmexam.json
     python -m scripts.prepare.benchmarks medqa --from dev.jsonl --out data/benchmarks/development
 
 Rows that are no item with exactly one right option are left out, counted and named on the screen.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from scripts.common import ROOT, UserError, run_main, write_jsonl
 from scripts.prepare.items import LETTERS, read_items
+from scripts.prepare.load import BadRow, file_format, hub_rows, load_rows
 
 MMLU = (
     "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics", "professional_medicine"
@@ -57,8 +58,7 @@ def medmcqa(row: dict) -> Parts:
 def pubmedqa(row: dict) -> Parts:
     """PubMedQA: the abstract, then the question."""
     question = "\n".join([*row["context"]["contexts"], row["question"]])
-    letters = {"yes": "A", "no": "B", "maybe": "C"}
-    return question, label(list(letters)), letters[row["final_decision"]]
+    return question, {text: text for text in ("yes", "no", "maybe")}, row["final_decision"]
 
 
 def mmlu(row: dict) -> Parts:
@@ -99,8 +99,6 @@ def letter_at(place: Any) -> str | None:
 
 def from_zero(rows: list[dict], source: str) -> list[dict]:
     """MedMCQA's rows with ``cop`` from 0: the hub counts from 0, the authors' JSON files count from 1."""
-    from scripts.prepare.load import file_format
-
     places = {str(row["cop"]) for row in rows if "cop" in row}
     zero, four = "0" in places, "4" in places
     authors = file_format(source) in (".json", ".jsonl", ".ndjson")
@@ -109,8 +107,10 @@ def from_zero(rows: list[dict], source: str) -> list[dict]:
             f"{source}: cop is {', '.join(sorted(places))}; the hub's counts 0 to 3, the authors' files 1 to 4, and "
             "this can be told from neither. Give the whole file, or take it from the hub"
         )
-    places_of = {"1": 0, "2": 1, "3": 2, "4": 3}
-    return [row | {"cop": places_of.get(str(row.get("cop")))} for row in rows] if four else rows
+    if not four:
+        return rows
+    shifted = {"1": 0, "2": 1, "3": 2, "4": 3}
+    return [row | {"cop": shifted.get(str(row.get("cop")))} for row in rows]
 
 
 class Benchmark(NamedTuple):
@@ -176,8 +176,6 @@ def item_of(benchmark: Benchmark, row: dict) -> dict | str:
 
 def local_rows(path: str) -> Iterator[dict]:
     """Rows of a local file of any format that prepare reads; UserError with the line of one that is no object."""
-    from scripts.prepare.load import BadRow, load_rows
-
     for number, row in load_rows(path):
         if isinstance(row, BadRow):
             raise UserError(f"{path}:{number}: {row.reason} ({row.matched}); expected one object for each item")
@@ -186,14 +184,10 @@ def local_rows(path: str) -> Iterator[dict]:
 
 def main() -> None:
     """Write the benchmarks named on the command line."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m scripts.prepare.benchmarks", description=__doc__, formatter_class=layout
-    )
+    command, layout = "python -m scripts.prepare.benchmarks", argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(command, description=__doc__, formatter_class=layout)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument(
-        "--from", nargs="+", dest="files", default=[], help="a local file for each name, in their order"
-    )
+    parser.add_argument("--from", nargs="+", dest="files", default=[], help="a local file for each name, in order")
     parser.add_argument("--out", type=Path, default=ROOT / "data/benchmarks", help="folder (default: data/benchmarks)")
     args = parser.parse_args()
     names = args.names or list(BENCHMARKS)
@@ -207,8 +201,6 @@ def main() -> None:
 
 def write_benchmark(name: str, file: str, out: Path) -> None:
     """Write ``out/<name>.jsonl`` from a local file, or from the hub where none is given, and say what was left out."""
-    from scripts.prepare.load import hub_rows
-
     benchmark = BENCHMARKS[name]
     rows = list(local_rows(file)) if file else [row for hub in benchmark.hub for row in hub_rows(hub, benchmark.split)]
     items, left_out = convert(name, rows, file)
