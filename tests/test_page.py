@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.page import fold, plain, side_by_side, table, write_page
+from scripts.page import plain, side_by_side, table, write_page
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -21,14 +21,11 @@ HOSTILE = [
     "<details open>",
     "[x](javascript:alert(1))",
 ]
-PICTURE = b"\x89PNG of ours"
 
 
 def written(folder: Path, english: str, chinese: str = "# 报告\n\n## 一\n") -> str:
-    (folder / "plot.png").write_bytes(PICTURE)
     titles = {"en": "A <report>", "zh": "报告"}
-    images = {"plots/loss.png": folder / "plot.png"}
-    write_page(folder / "page.html", titles, {"en": english, "zh": chinese}, images)
+    write_page(folder / "page.html", titles, {"en": english, "zh": chinese}, {"plots/loss.svg": "<svg>ours</svg>"})
     return (folder / "page.html").read_text()
 
 
@@ -57,10 +54,10 @@ def test_plain_shows_a_text_as_it_is(tmp_path, text):
 
 
 def test_nothing_is_asked_of_another_machine(tmp_path):
-    page = written(tmp_path, "# A\n\n![loss](plots/loss.png)\n\n![other](other.png)\n")
+    page = written(tmp_path, "# A\n\n![loss](plots/loss.svg)\n\n![other](other.png)\n")
     assert "default-src 'none'" in page
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/svg+xml;base64,") == 1
     assert "![other](other.png)" in page
 
 
@@ -82,6 +79,6 @@ def test_differing_words_are_marked():
 
 def test_no_empty_table_and_a_fold(tmp_path):
     assert table(["a"], []) == ""
-    page = written(tmp_path, fold("More <b>", "**bold**"))
+    page = written(tmp_path, "<details><summary>More &lt;b&gt;</summary>\n\n**bold**\n\n</details>")
     assert "<details><summary>More &lt;b&gt;</summary>" in page
     assert "<strong>bold</strong>" in page

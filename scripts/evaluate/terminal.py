@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import NOTICE
-from scripts.evaluate.render import change_of, speaker, summary
-from scripts.evaluate.runs import figures, label_of, lines_of, load_results, shown
+from scripts.evaluate.render import change_of, label, speaker, summary
+from scripts.evaluate.runs import figures, lines_of, load_results, shown
+from scripts.evaluate.subject import SIDES
 
 COLOURS = {"gain": "32", "loss": "31", "no difference shown": "2", "too few": "33"}  # green, red, dim, yellow
 
 
-def coloured(text: str, name: str) -> str:
-    """Text in the colour of a verdict, where standard output is a terminal that has colours."""
+def coloured(verdict: str) -> str:
+    """A verdict in its colour, where standard output is a terminal that has colours."""
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return text if plain or name not in COLOURS else f"\033[{COLOURS[name]}m{text}\033[0m"
+    return verdict if plain or verdict not in COLOURS else f"\033[{COLOURS[verdict]}m{verdict}\033[0m"
 
 
 def tell_start(about: dict[str, Any], sides: int, records: int, folder: Path) -> None:
@@ -35,14 +36,13 @@ def tell_start(about: dict[str, Any], sides: int, records: int, folder: Path) ->
 
 def result_table(rows: list[dict[str, Any]]) -> str:
     """The before/after table as aligned text."""
-    cells = [["", "n", "base", "tuned", "tuned − base [95%]", "verdict"]]
+    say = speaker("en")
+    cells = [["", "n", *SIDES, "tuned − base [95%]", "verdict"]]
     for row in rows:
-        difference = row["difference"] or {}
-        verdict = difference.get("verdict", "–")
-        counts = [str(row[side]["n"]) for side in ("base", "tuned") if row[side]]
-        n = "/".join(dict.fromkeys(counts))
-        change = change_of(row, speaker("en"))
-        cells.append([label_of(row), n, shown(row, "base"), shown(row, "tuned"), change, coloured(verdict, verdict)])
+        n = "/".join(dict.fromkeys(str(row[side]["n"]) for side in SIDES if row[side]))
+        values = [shown(row, side) for side in SIDES]
+        verdict = (row["difference"] or {}).get("verdict", "–")
+        cells.append([label(row, say), n, *values, change_of(row, say), coloured(verdict)])
     return lines_of(cells)
 
 
@@ -51,10 +51,8 @@ def tell_result(folder: Path, page: Path) -> None:
     rows = figures(load_results(folder))
     if rows:
         print(f"\n{result_table(rows)}")
-    width = min(100, shutil.get_terminal_size().columns)
-    print(
-        f"\n{textwrap.fill(summary(rows, speaker('en')), width)}\n\nReport: {page} (中文 too), report.md, report.zh.md"
-    )
+    print("\n" + textwrap.fill(summary(rows, speaker("en")), min(100, shutil.get_terminal_size().columns)))
+    print(f"\nReport: {page} (中文 too), report.md, report.zh.md")
     first = "" if (folder / "accuracy.json").is_file() else "make eval (more than the demo measures), "
     if (folder / "pairs.jsonl").is_file():
         first = "make review (vote on the answers yourself), "

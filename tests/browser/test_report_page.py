@@ -17,13 +17,12 @@ PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="540" height="20"><rect
 @pytest.fixture
 def page_file(tmp_path: Path) -> Path:
     """A page with an attack that nobody escaped, a wide table and a picture."""
-    (tmp_path / "plot.svg").write_text(PICTURE)
     wide = table([f"column {i}" for i in range(12)], [["0.123 [0.1, 0.2]"] * 12])
     texts = {
         "en": f"# Report\n\n## Numbers\n\n{wide}\n\n![plot](plot.svg)\n\n{ATTACK}\n",
         "zh": f"# 报告\n\n## 数字\n\n{wide}\n",
     }
-    write_page(tmp_path / "page.html", {"en": "Report", "zh": "报告"}, texts, {"plot.svg": tmp_path / "plot.svg"})
+    write_page(tmp_path / "page.html", {"en": "Report", "zh": "报告"}, texts, {"plot.svg": PICTURE})
     return tmp_path / "page.html"
 
 
