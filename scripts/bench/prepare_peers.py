@@ -103,8 +103,8 @@ def ours_duplicates(folder: Path, workers: int) -> set[int]:
 
     rows = [row for _, row in read_jsonl(folder / "questions.jsonl")]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        records = dict(enumerate(pool.map(_sketch, rows, chunksize=256), 1))
-    return set(dedup.find(records, 0.5).matched)
+        records = list(pool.map(_sketch, rows, chunksize=256))
+    return {place + 1 for place in dedup.find(records, 0.5).matched}
 
 
 def _leaks(row: dict) -> bool:

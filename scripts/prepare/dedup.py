@@ -77,8 +77,8 @@ class Candidate(Protocol):
 
 
 class Duplicates(NamedTuple):
-    """``matched``: index of a dropped record → (index of the one kept for it, similarity of the two, 0-1);
-    ``linked``: pairs of indices that are alike, dropped or both kept, so they belong in one split."""
+    """``matched``: place of a dropped record → (place of the one kept for it, similarity of the two, 0-1);
+    ``linked``: pairs of places of records that are alike, dropped or both kept, so they belong in one split."""
 
     matched: dict[int, tuple[int, float]]
     linked: list[tuple[int, int]]
@@ -183,33 +183,33 @@ def other_question(one: str, other: str) -> bool:
     return all(one or other for one, other in zip(told, named, strict=True)) or (any(told) and not all(sides))
 
 
-def find(records: dict[int, Candidate], threshold: float) -> Duplicates:
-    """Exact and near-duplicates among records (index → record): of each group the best is kept.
+def find(records: Sequence[Candidate], threshold: float) -> Duplicates:
+    """Exact and near-duplicates among records: of each group the best is kept.
 
     Records come best first, and those that are alike to an earlier one are not searched for again, so a group of any
     size costs no more than its records and leaves one.
     """
-    order = sorted(records, key=lambda index: (records[index].quality, -index), reverse=True)
+    order = sorted(range(len(records)), key=lambda place: (records[place].quality, -place), reverse=True)
     first: dict[str, int] = {}
-    exact = {index: kept for index in order if (kept := first.setdefault(records[index].key, index)) != index}
-    linked = [(kept, index) for index, kept in exact.items()]
-    better: dict[int, dict[int, float]] = {}  # index → better records → similarity, 0 for another question
+    exact = {place: kept for place in order if (kept := first.setdefault(records[place].key, place)) != place}
+    linked = [(kept, place) for place, kept in exact.items()]
+    better: dict[int, dict[int, float]] = {}  # place → better records → similarity, 0 for another question
     for round_ in range(ROUNDS):
         lsh = RMinHashLSH(threshold, VALUES, BANDS)
-        for index in first.values():
-            record, same, seen = records[index], better.setdefault(index, {}), False
-            for other in sorted(lsh.query(record.sketches[round_])):
+        for place in first.values():
+            record, same = records[place], better.setdefault(place, {})
+            candidates = sorted(lsh.query(record.sketches[round_]))
+            for other in candidates:
                 if other not in same and (found := alike(record, records[other], threshold)):
-                    linked.append((other, index))
+                    linked.append((other, place))
                     same[other] = 0 if other_question(record.key, records[other].key) else found
-                seen = seen or bool(same.get(other))
-            if not seen:
-                lsh.insert(index, record.sketches[round_])
+            if not any(same.get(other) for other in candidates):
+                lsh.insert(place, record.sketches[round_])
     matched: dict[int, tuple[int, float]] = {}
-    for index in first.values():
-        kept = [(found, -other) for other, found in better[index].items() if found and other not in matched]
+    for place in first.values():
+        kept = [(found, -other) for other, found in better[place].items() if found and other not in matched]
         if kept:
             found, other = max(kept)
-            matched[index] = (-other, found)
-    matched |= {index: matched.get(kept, (kept, 1.0)) for index, kept in exact.items()}
+            matched[place] = (-other, found)
+    matched |= {place: matched.get(kept, (kept, 1.0)) for place, kept in exact.items()}
     return Duplicates(matched, linked)

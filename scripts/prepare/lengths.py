@@ -19,7 +19,7 @@ class Lengths:
         """``model``: a folder or hub id, None to count nothing. Raises UserError at once where it cannot be had."""
         quiet_libraries()
         if model:
-            find(model)
+            look_for(model)
         from llamafactory.data.template import TEMPLATES
 
         from scripts.train.template import PromptFormat
@@ -44,20 +44,18 @@ class Lengths:
         """The text that is trained: the thought in the template's words, then the answer."""
         return f"{self.thought_open}{thought}{self.thought_close}{answer}"
 
-    def count(self, records: list[tuple[str, str, str]]) -> list[int]:
-        """Tokens of each (system text, question, output), marks of the template included; 0 where none counts."""
+    def count(self, system: str, question: str, output: str) -> int:
+        """Tokens of a record, marks of the template included; 0 where none counts."""
         if self.format is None:
-            return [0] * len(records)
-        texts = []
-        for system, question, output in records:
-            frame = self.frame(system or None)
-            texts.append(frame.before + question + frame.between + output + frame.after)
-        end = int(self.format.template.efficient_eos)  # then the trainer adds one token more
-        return [len(found) + end for found in self.engine.encode_batch_fast(texts, add_special_tokens=False)]
+            return 0
+        frame = self.frame(system or None)
+        text = frame.before + question + frame.between + output + frame.after
+        found = self.engine.encode_batch_fast([text], add_special_tokens=False)[0]
+        return len(found) + int(self.format.template.efficient_eos)  # then the trainer adds one token more
 
 
-def find(model: str) -> None:
-    """Raise UserError where a tokenizer is no folder that holds one, and no hub answers within five seconds."""
+def look_for(model: str) -> None:
+    """Raise UserError where a tokenizer is no folder that holds one; use only what is at hand where no hub answers."""
     if Path(model).is_dir():
         if not (Path(model) / "tokenizer.json").is_file():
             raise UserError(f"--tokenizer {model}: no tokenizer.json in this folder; name another one, {WITHOUT}")
@@ -68,8 +66,7 @@ def find(model: str) -> None:
         return
     import requests
 
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        requests.head(endpoint, timeout=5)
+        requests.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
     except requests.RequestException:
         os.environ["HF_HUB_OFFLINE"] = "1"  # only what was fetched before, without a minute of retries

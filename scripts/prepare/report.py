@@ -116,10 +116,13 @@ def attention(report: dict[str, Any], words: Words) -> list[str]:
     """What the reader should do something about."""
     if not report["kept"]:
         return [words("look_nothing")]
-    personal = report["personal"]
-    found = [words("look_empty", split=name_of(name)) for name, own in report["splits"].items() if not own["records"]]
+    personal, wanted = report["personal"], report["settings"]
+    empty = [name for name, own in report["splits"].items() if not own["records"] and wanted.get(name, 1)]
+    found = [words("look_empty", split=name_of(name)) for name in empty]
     if personal["rows"] and not personal["rejected"]:
         found.append(words("look_personal", rows=number(personal["rows"]), kinds=counted(personal["kinds"])))
+    if sum(count for reason, count in report["reasons"].items() if reason.startswith("cut_off")) > report["read"] / 5:
+        found.append(words("look_cut_off"))
     if not report["lengths"]["checked"]:
         found.append(words("look_lengths"))
     if not report["benchmarks"]:
@@ -168,48 +171,49 @@ def personal(report: dict[str, Any], words: Words) -> str:
     return f"{words(kind, **told)} {words('personal_note')}"
 
 
-def leaks(report: dict[str, Any], words: Words) -> str:
-    """How many items were looked for, and each leak beside its item."""
-    counts = [[shown(own["file"]), number(own["items"])] for own in report["benchmarks"]]
-    if not counts:
-        return words("look_benchmarks")
-    rows = []
-    for leak in report["leaks"]:
-        about = f"{where(leak)} · {words(leak['where'])} · {name_of(leak['reason'])}"
-        item = shown(f"{leak['benchmark']} {leak['item']}")
-        cells = beside(leak["text"], leak["item_text"])
-        rows.append([under(about, cells[0]), under(item, cells[1])])
-    table = page.table(words.head("text", "item"), rows)
-    note = f"{words('leaks_note')} {of_all(report, 'leak', words)}" if rows else words("leaks_none")
-    return "\n\n".join([page.table(words.head("benchmark", "items"), counts), note, table])
+def examples(report: dict[str, Any], kind: str = "") -> list[dict[str, Any]]:
+    """The shown records whose reasons begin with ``kind``."""
+    reasons = [reason for reason, _ in most_first(report["reasons"]) if reason.startswith(kind)]
+    return [row for reason in reasons for row in report["examples"].get(reason, [])]
 
 
 def of_all(report: dict[str, Any], kind: str, words: Words) -> str:
     """How many of the leaks or duplicates (``kind``: how their reasons begin) are shown."""
     count = sum(count for reason, count in report["reasons"].items() if reason.startswith(kind))
-    return words("first", shown=number(len(report[f"{kind}s"])), count=number(count))
+    return words("first", shown=number(len(examples(report, kind))), count=number(count))
+
+
+def leaks(report: dict[str, Any], words: Words) -> str:
+    """How many items were looked for, and each leak beside its item."""
+    if not report["benchmarks"]:
+        return words("look_benchmarks")
+    rows = []
+    for leak in examples(report, "leak"):
+        about = f"{where(leak)} · {words(leak['where'])} · {name_of(leak['reason'])}"
+        text, item = beside(leak["leaked"], leak["item_text"])
+        rows.append([under(about, text), under(shown(leak["matched"]), item)])
+    counts = [[shown(file), number(items)] for file, items in report["benchmarks"].items()]
+    note = f"{words('leaks_note')} {of_all(report, 'leak', words)}" if rows else words("leaks_none")
+    tables = page.table(words.head("benchmark", "items"), counts), page.table(words.head("text", "item"), rows)
+    return f"{tables[0]}\n\n{note}\n\n{tables[1]}"
 
 
 def duplicates(report: dict[str, Any], words: Words) -> str:
     """Each duplicate beside the record that was kept."""
     rows = []
-    for pair in report["duplicates"]:
-        cells = beside(pair["kept"]["text"], pair["dropped"]["text"])
-        likeness = f"{pair['similarity']:.2f}"
-        rows.append([likeness, under(where(pair["kept"]), cells[0]), under(where(pair["dropped"]), cells[1])])
+    for dropped in examples(report, "duplicate"):
+        kept = dropped["kept"]
+        cells = beside(kept["text"], dropped["text"])
+        rows.append([f"{dropped['similarity']:.2f}", under(where(kept), cells[0]), under(where(dropped), cells[1])])
     table = page.table(words.head("likeness", "kept", "dropped"), rows)
     return f"{words('duplicates_note')} {of_all(report, 'duplicate', words)}\n\n{table}" if rows else ""
 
 
-def examples(report: dict[str, Any], words: Words) -> str:
-    """A few rejected records of each reason."""
-    parts = []
-    for reason, _ in most_first(report["reasons"]):
-        found = report["examples"].get(reason, [])
-        if rows := [[under(where(row), shown(row["text"])), shown(row["matched"])] for row in found]:
-            table = page.table(words.head("text", "matched"), rows)
-            parts.append(f"### {name_of(reason)}\n\n{words.means(reason)}\n\n{table}")
-    return "\n".join(parts)
+def others(report: dict[str, Any], words: Words) -> str:
+    """A few rejected records of each other reason."""
+    rows = [row for row in examples(report) if not row["reason"].startswith(("leak", "duplicate"))]
+    cells = [[name_of(row["reason"]), under(where(row), shown(row["text"])), shown(row["matched"])] for row in rows]
+    return page.table(words.head("reason", "text", "matched"), cells)
 
 
 def systems(report: dict[str, Any], words: Words) -> str:
@@ -238,7 +242,7 @@ PARTS = {
     "lengths": lengths,
     "sources": sources,
     "system": systems,
-    "examples": examples,
+    "examples": others,
     "made": made,
 }
 CARD = ("form", "splits", "sources", "rejected_why", "personal", "use")  # what a data card tells

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
-from pathlib import Path
+from typing import Protocol
 
 from rensa import RMinHash
 
@@ -13,6 +14,13 @@ from scripts.common import read_json, read_jsonl
 
 SPLITS = ("train", "val", "test")
 BANDS, ROWS = 4, 8  # equal reasoning shares every band, reasoning of similarity 0.9 one of them nine times of ten
+
+
+class Member(Protocol):
+    """What a split is drawn from. ``key``: the question's tokens."""
+
+    id: str
+    key: str
 
 
 def reasoning_keys(parts: list[str], seed: int) -> list[int]:
@@ -23,30 +31,25 @@ def reasoning_keys(parts: list[str], seed: int) -> list[int]:
     return [hash((band, *values[band * ROWS : (band + 1) * ROWS])) for band in range(BANDS)]
 
 
-def groups(indices: Iterable[int], linked: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Index of each record → the first index of its group, where linked records are in one group."""
-    parent = {index: index for index in indices}
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for one, other in linked:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    return {index: root(index) for index in parent}
-
-
-def shared_reasoning(keys: dict[int, list[int]]) -> Iterable[tuple[int, int]]:
-    """Pairs of records (index → its reasoning's keys) that have a key in common."""
+def shared_reasoning(keys: Sequence[list[int]]) -> Iterator[tuple[int, int]]:
+    """Pairs of records, by their places in ``keys``, whose reasoning has a key in common."""
     for band in range(BANDS):
         first: dict[int, int] = {}
-        for index, own in keys.items():
-            other = first.setdefault(own[band], index)
-            if other != index:
-                yield other, index
+        for place, own in enumerate(keys):
+            other = first.setdefault(own[band], place)
+            if other != place:
+                yield other, place
+
+
+def groups(size: int, linked: Iterable[tuple[int, int]]) -> list[int]:
+    """The number of each record's group, where linked records are in one group."""
+    import numpy
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = numpy.array(list(linked), dtype=int).reshape(-1, 2)
+    graph = coo_array((numpy.ones(len(pairs)), pairs.T), shape=(size, size))
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def drawn(key: str, seed: int, val: float, test: float) -> str:
@@ -56,31 +59,31 @@ def drawn(key: str, seed: int, val: float, test: float) -> str:
     return "test" if share < test else "val" if share < test + val else "train"
 
 
-def previous_splits(out: Path, name: str, settings: dict) -> dict[str, str]:
+def previous_splits(args: argparse.Namespace) -> dict[str, str]:
     """Id of each record → its split in an earlier run of this name with the same seed and shares; else nothing."""
-    report = out / f"{name}_report.json"
+    report = args.out / f"{args.name}_report.json"
     if not report.exists():
         return {}
     before = read_json(report).get("settings", {})
-    if any(before.get(key) != settings[key] for key in ("seed", "val", "test")):
+    if any(before.get(key) != getattr(args, key) for key in ("seed", "val", "test")):
         return {}
-    paths = {split: out / f"{name}_{split}.jsonl" for split in SPLITS}
+    paths = {split: args.out / f"{args.name}_{split}.jsonl" for split in SPLITS}
     return {row["id"]: split for split, path in paths.items() if path.exists() for _, row in read_jsonl(path)}
 
 
 def assign(
-    records: dict[int, tuple[str, str]], group: dict[int, int], settings: dict, previous: dict[str, str]
-) -> dict[int, str]:
-    """Index → split of each record, given as (id, key); ``settings``: seed and the shares val and test.
+    records: Sequence[Member], group: list[int], previous: dict[str, str], args: argparse.Namespace
+) -> list[str]:
+    """The split of each record. ``group``: of each record; ``args``: seed and the shares val and test.
 
     A group goes where its first member was in the run before, else where its first member is drawn, so that rows
     added at the end move nothing.
     """
     home: dict[int, str] = {}
-    for index, (own, _) in records.items():
-        if own in previous:
-            home.setdefault(group[index], previous[own])
-    for index, (_, key) in records.items():
-        if group[index] not in home:
-            home[group[index]] = drawn(key, settings["seed"], settings["val"], settings["test"])
-    return {index: home[group[index]] for index in records}
+    for record, own in zip(records, group, strict=True):
+        if record.id in previous:
+            home.setdefault(own, previous[record.id])
+    for record, own in zip(records, group, strict=True):
+        if own not in home:
+            home[own] = drawn(record.key, args.seed, args.val, args.test)
+    return [home[own] for own in group]

@@ -14,12 +14,13 @@ from tests.prepare.conftest import EN, ZH
 
 
 def find(texts: list[str], quality: list[int] | None = None, threshold: float = 0.5) -> dedup.Duplicates:
-    records = {}
-    for index, text in enumerate(texts):
+    records = []
+    for text, longer in zip(texts, quality or [0] * len(texts), strict=True):
         parts = tokens(text)
-        records[index] = SimpleNamespace(
-            key=" ".join(parts), lang=language(text), sketches=dedup.sketch(parts, 1), quality=(0, (quality or [0] * len(texts))[index])
-        )  # fmt: skip
+        sketches = dedup.sketch(parts, 1)
+        records.append(
+            SimpleNamespace(key=" ".join(parts), lang=language(text), sketches=sketches, quality=(0, longer))
+        )
     return dedup.find(records, threshold)
 
 

@@ -20,7 +20,7 @@ ATTACK = (
     "<script>alert(1)</script> | a | b |\n\n# heading\r\n- `tick` ``` <a href='http://evil.example'>a</a> "
     "<details open><mark> http://evil.example www.evil.example &lt;img&gt; <!-- \u2028 --> </td></table> $x$ \\"
 )
-RECORD = {"source": "own.jsonl", "line": 3, "matched": "…", "text": ATTACK}
+RECORD = {"source": "own.jsonl", "line": 3, "reason": "cut_off_answer", "matched": "…", "text": ATTACK}
 REPORT = {
     "name": "med_o1",
     "provenance": {"command": "python -m scripts.prepare own.jsonl", "versions": {"datasets": "4.0"}, "commit": None},
@@ -29,7 +29,7 @@ REPORT = {
     "read": 1200,
     "kept": 1000,
     "rejected": 200,
-    "reasons": {"leak_ngram": 2, "cut_off_answer": 190, "own_rule": 8, "refusal": 0},
+    "reasons": {"leak_quoted": 1, "duplicate_near": 1, "cut_off_answer": 190, "own_rule": 8},
     "warnings": {"phone": 4},
     "personal": {"rows": 4, "kinds": {"phone": 4}, "rejected": False},
     "system_texts": {ATTACK: 7},
@@ -39,18 +39,30 @@ REPORT = {
         "test": {"records": 100, "tokens": 99_000, "zh": 100, "en": 0},
     },
     "lengths": {"checked": True, "p50": 500.0, "p95": 1500.0, "max": 2040, "cutoff_len": 2048},
-    "benchmarks": [{"file": "cmexam.jsonl", "items": 6811}],
-    "examples": {"cut_off_answer": [RECORD], "own_rule": [{**RECORD, "matched": ATTACK}]},
-    "duplicates": [
-        {
-            "kept": {"source": "own.jsonl", "line": 1, "text": "What treats a fever of 39 degrees?"},
-            "dropped": {"source": "own.jsonl", "line": 9, "text": "What treats a fever of 40 degrees?"},
-            "similarity": 0.83,
-        }
-    ],
-    "leaks": [
-        {**RECORD, "where": "thought", "reason": "leak_quoted", "benchmark": "cmexam", "item": "7", "item_text": ATTACK}
-    ],
+    "benchmarks": {"cmexam.jsonl": 6811},
+    "examples": {
+        "cut_off_answer": [RECORD],
+        "own_rule": [{**RECORD, "reason": "own_rule", "matched": ATTACK}],
+        "leak_quoted": [
+            {
+                **RECORD,
+                "reason": "leak_quoted",
+                "where": "thought",
+                "leaked": ATTACK,
+                "item_text": ATTACK,
+                "matched": "b/7",
+            }
+        ],
+        "duplicate_near": [
+            {
+                **RECORD,
+                "reason": "duplicate_near",
+                "similarity": 0.83,
+                "text": "What treats a fever of 40 degrees?",
+                "kept": {"source": "own.jsonl", "line": 1, "text": "What treats a fever of 39 degrees?"},
+            }
+        ],
+    },
     "files": {"med_o1_train.jsonl": {"records": 850, "sha256": "ab" * 32}},
 }
 
@@ -143,8 +155,7 @@ def test_what_to_do_next_stands_on_top():
     bare = changed(
         personal={"rows": 4, "kinds": {"phone": 4}, "rejected": True},
         lengths={"checked": False, "p50": None, "p95": None, "max": None, "cutoff_len": 2048},
-        benchmarks=[],
-        leaks=[],
+        benchmarks={},
     )
     bare["splits"]["test"] = {"records": 0, "tokens": 0, "zh": 0, "en": 0}
     top = reports.markdown(bare, "en").split("##")[0]
@@ -158,8 +169,8 @@ def test_what_to_do_next_stands_on_top():
 def test_no_empty_part(language):
     nothing = {"records": 0, "tokens": 0, "zh": 0, "en": 0}
     empty = changed(
-        read=0, kept=0, rejected=0, sources=[], reasons={}, warnings={}, system_texts={}, examples={}, leaks=[],
-        personal={"rows": 0, "kinds": {}, "rejected": False}, duplicates=[], files={}, benchmarks=[],
+        read=0, kept=0, rejected=0, sources=[], reasons={}, warnings={}, system_texts={}, examples={}, benchmarks={},
+        personal={"rows": 0, "kinds": {}, "rejected": False}, files={},
         splits=dict.fromkeys(("train", "val", "test"), nothing),
         lengths={"checked": True, "p50": None, "p95": None, "max": None, "cutoff_len": 2048},
     )  # fmt: skip
