@@ -36,11 +36,9 @@ def test_what_a_record_says_is_text(tmp_path, text, escaped):
     shown = plain(text) if escaped else text
     page = written(tmp_path, f"# A\n\n{shown}\n\n{table(['a'], [[plain(text)]])}")
     article = page.split("<article", 1)[1]
-    tags = set(re.findall(r"<[^/][^>]*>", article.split(">", 1)[1]))
-    known = {"<h1>", "<p>", "<table>", "<thead>", "<tbody>", "<tr>", "<th>", "<td>", "<br>"}
-    known |= {'<nav aria-label="目录">'}
-    known |= {"<b>", "<ol>", "<li>", '<a href="#zh-1">', '<h2 id="zh-1">', '<article class="zh" lang="zh-Hans">'}
-    assert tags <= known
+    ours = ("nav", "b", "ol", "li", "h2", "article", "h1", "p", "table", "thead", "tbody", "tr", "th", "td", "br")
+    assert set(re.findall(r"<(\w+)", article)) <= {*ours, "a"}
+    assert re.findall(r"<a [^>]*>|<[^>]*\bon\w+=", article) == ['<a href="#zh-1">']
 
 
 @pytest.mark.parametrize(
@@ -77,8 +75,5 @@ def test_differing_words_are_marked():
     assert side_by_side("same", "same") == ("same", "same")
 
 
-def test_no_empty_table_and_a_fold(tmp_path):
+def test_no_empty_table():
     assert table(["a"], []) == ""
-    page = written(tmp_path, "<details><summary>More &lt;b&gt;</summary>\n\n**bold**\n\n</details>")
-    assert "<details><summary>More &lt;b&gt;</summary>" in page
-    assert "<strong>bold</strong>" in page

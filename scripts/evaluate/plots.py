@@ -8,25 +8,16 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 from scripts.evaluate.render import Say, label, speaker
 
-INK = "#010203"  # a colour that nothing else has; it becomes a variable of the picture's style
+INK = "#010203"  # plots.mplstyle's; it becomes a variable of the picture's style
 STYLE = (
     ":root {--ink: #1d2733} @media (prefers-color-scheme: dark) {:root {--ink: #e4e9ee}} text {fill: var(--ink)} "
     'text {font-family: system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif !important}'
 )
-SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "medcot",
-    "font.size": 12,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
 BASE, TUNED, SAME = "#d9822b", "#2f8fd0", "#8a94a3"
 COLOURS = {"gain": "#1f9d63", "loss": "#d1492e"}
 
@@ -37,7 +28,7 @@ def draw_all(found: dict[str, Any], language: str) -> dict[str, str]:
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     drawn, say = {}, speaker(language)
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
         if len(found["training"].get("training", [])) > 1:
             drawn["loss"] = losses(found["training"], say)
         rows = [row for row in found["rows"] if row["unit"] == "share" and (row["difference"] or {}).get("ci95")]

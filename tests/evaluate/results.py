@@ -27,10 +27,6 @@ def record(side: str, i: int, nats: float) -> dict[str, Any]:
     return {"model": side, "lang": ("en", "zh")[i % 2], "tokens": tokens, "nll": nll, "truncated": False}
 
 
-def answer(text: str) -> dict[str, Any]:
-    return {"thought": text, "answer": text, "closed": False, "cut": True}
-
-
 def write_results(folder: Path, rows: list[dict] | None = None, only: tuple[str, ...] = (), **subject: Any) -> Path:
     """Write the files named by ``only`` (default: all) and their samples; ``rows``: of accuracy, 12 gained."""
     run = folder / "own run"
@@ -40,10 +36,11 @@ def write_results(folder: Path, rows: list[dict] | None = None, only: tuple[str,
     sides = ("base", "tuned")
     rows = rows or [scored(side, i, i < 6 or (side == "tuned" and i < 18)) for side in sides for i in range(24)]
     records = [record(side, i, nats) for side, nats in zip(sides, (2.5, 2.0), strict=True) for i in range(24)]
+    said = {"thought": ATTACK, "answer": ATTACK, "closed": False, "cut": True}
     files = {
         "accuracy": {"tasks": accuracy.summarise(rows), "behind": {}},
         "perplexity": perplexity.summarise(records),
-        "answers": {"answers": [{"question": ATTACK, "base": answer(""), "tuned": answer(ATTACK)}]},
+        "answers": {"answers": [{"question": ATTACK, "base": said, "tuned": said | {"thought": ""}}]},
         "controls": {"controls": [{"name": n, "status": s, "detail": "d", "n": 3} for n, s in CONTROLS.items()]},
     }
     about = {
