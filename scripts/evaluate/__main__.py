@@ -1,10 +1,4 @@
-"""Evaluate base and tuned model on the same items: ``make eval`` (python -m scripts.evaluate).
-
-python -m scripts.evaluate                                    everything, for the run that ended last
-python -m scripts.evaluate runs                               what has been measured; compare A B: two side by side
-python -m scripts.evaluate perplexity --adapter DIR           perplexity of held-out records alone
-python -m scripts.evaluate report results/demo                write report.md and report.html again
-"""
+"""Evaluate base and tuned model on the same items: ``make eval``, or ``python -m scripts.evaluate --help``."""
 
 from __future__ import annotations
 
@@ -20,6 +14,7 @@ EXAMPLES = """examples:
   python -m scripts.evaluate --adapter DIR --budget '256 1024' --limit 200 --permute
   python -m scripts.evaluate --engine vllm --limit 0          all items, by vLLM in bfloat16
   python -m scripts.evaluate --engine server --base-url http://HOST:8000/v1 --model base --adapter tuned --run saves/x
+  python -m scripts.evaluate report results/demo              write report.md and report.html again
   JUDGE_API_KEY=… python -m scripts.evaluate --judge-url https://HOST/v1 --judge-model NAME
 """
 
@@ -110,7 +105,6 @@ def everything_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParse
     add("--base-form", choices=("auto", "own", "thinking"), default="auto", help="how the base model is asked")
     add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")
     add("--development", nargs="+", help="benchmark files that choose the base model's form, never a test set")
-    add("--questions", help="questions of the answers that are shown (default: data/questions.jsonl)")
     add("--judge-url", help="an OpenAI-compatible judge, ending in /v1; key: JUDGE_API_KEY or OPENAI_API_KEY")
     add("--judge-model", help="the judge's name")
     return parser

@@ -60,7 +60,6 @@ class Settings:
     benchmarks: tuple[Path, ...]
     development: tuple[Path, ...]
     instructions: tuple[Path, ...]
-    questions: Path
 
     def limits(self, seed: int | None = None) -> Limits:
         """What `ask` wants to know; the same for both sides. ``seed``: the first one without."""
@@ -71,7 +70,7 @@ class Settings:
         files = {}
         for name in ("benchmarks", "development", "instructions"):
             files[name] = {path.name: file_hash(path) for path in getattr(self, name)}
-        return asdict(self) | files | {"questions": self.questions.name, "sampling": self.sampling or "greedy"}
+        return asdict(self) | files | {"sampling": self.sampling or "greedy"}
 
     def tokens(self, sides: int, records: int) -> int:
         """Most tokens that will be generated."""
@@ -115,7 +114,6 @@ def read_settings(options: argparse.Namespace) -> Settings:
         benchmarks=benchmarks,
         development=development,
         instructions=instructions,
-        questions=Path(options.questions or ROOT / "data/questions.jsonl"),
     )
 
 

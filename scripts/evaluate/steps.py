@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts.common import provenance, read_jsonl, write_json, write_jsonl
+from scripts.common import ROOT, provenance, read_jsonl, write_json, write_jsonl
 from scripts.evaluate import accuracy, controls, forms, judge, perplexity, texts
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel
 from scripts.evaluate.generate import Form, Item, Limits, ask
@@ -90,7 +90,7 @@ def measure_perplexity(run: Evaluation, cutoff_len: int) -> None:
 
 def show_answers(run: Evaluation) -> None:
     """A few questions with both sides' answers, by R1's sampling with a fixed seed: for people to read."""
-    prompts = [row for _, row in read_jsonl(run.settings.questions)]
+    prompts = [row for _, row in read_jsonl(ROOT / "data/questions.jsonl")]
     items = [Item(row["id"], row["question"]) for row in prompts]
     limits = Limits((SHOWN_TOKENS,), SHOWN_TOKENS, R1_SAMPLING, run.settings.seeds[0])
     with run.step("answers") as result:

@@ -76,27 +76,18 @@ def test_a_rerun_asks_nothing_again(tmp_path, ended_run, monkeypatch):
     assert read_json(folder / "accuracy.json")["tasks"] == first
 
 
-def retrained(tmp_path: Path, tiny_model: Path) -> Path:
-    """A run, evaluated; then the same folder trained again on other data."""
+def test_after_training_again_in_the_same_folder_its_own_held_out_file_counts(tmp_path, tiny_model):
+    """Retrain on other data, then evaluate: the old run's held-out file and results must not come back."""
     adapter = make_run(tmp_path, tiny_model, "deepseekr1")
     evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity")
     shutil.rmtree(adapter)
-    write_records(tmp_path / "own_test.jsonl", 5, "Quite another held-out thought.")
-    again = make_run(tmp_path / "again", tiny_model, "deepseekr1")
-    identity = read_json(again / "medcot.json")
-    held_out = tmp_path / "own_test.jsonl"
-    identity["held_out"] = {"path": str(held_out), "hash": runs.file_hash(held_out)}
-    shutil.copytree(again, adapter)
+    shutil.copytree(make_run(tmp_path / "again", tiny_model, "deepseekr1"), adapter)
+    held_out = write_records(tmp_path / "own_test.jsonl", 5, "Quite another held-out thought.")
+    identity = {"held_out": {"path": str(held_out), "hash": runs.file_hash(held_out)}}
+    write_json(adapter / "medcot.json", read_json(adapter / "medcot.json") | identity)
     other = build_adapter(tiny_model, tmp_path / "other")
     shutil.copy(other / "adapter_model.safetensors", adapter)
-    write_json(adapter / "medcot.json", identity)
     runs.finish(adapter)
-    return adapter
-
-
-def test_after_training_again_in_the_same_folder_its_own_held_out_file_counts(tmp_path, tiny_model):
-    """Retrain on other data, then evaluate: the old run's held-out file and results must not come back."""
-    adapter = retrained(tmp_path, tiny_model)
     folder = evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity")
     found = read_json(folder / "perplexity.json")
     assert found["base"]["n"] == 5

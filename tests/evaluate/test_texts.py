@@ -31,8 +31,8 @@ SENTENCES = {"en": EN.replace("\n", " ").split(". "), "zh": ZH.replace("\n", "")
 ENDS = {"en": ". ", "zh": "。"}
 
 
-def loops() -> list[tuple[str, str]]:
-    """Texts that go astray after a few sentences: a word, a sentence or some of them again and again."""
+def loops() -> list[str]:
+    """Texts that go astray after a few sentences: a character, a word or some sentences again and again."""
     rng = random.Random(0)
     found = []
     for lang, sentences in SENTENCES.items():
@@ -41,37 +41,26 @@ def loops() -> list[tuple[str, str]]:
             for size in (1, 2, 3):
                 said = ENDS[lang].join(sentences[start : start + size]) + ENDS[lang]
                 times = rng.randint(4, 30)
-                found.append((f"{lang} {size} sentences", head + said * times))
-                found.append((f"{lang} {size} cut off", (head + said * (times + 1))[: -len(said) // 2]))
-                found.append((f"{lang} {size} numbered", head + "".join(f"\n{i}. {said}" for i in range(times))))
+                found.append(head + said * times)
+                found.append((head + said * (times + 1))[: -len(said) // 2])
+                found.append(head + "".join(f"\n{i}. {said}" for i in range(times)))
             word = sentences[start][:6]
-            found.append((f"{lang} word", head + word * 40))
-            found.append((f"{lang} word, varied", head + "".join(word + rng.choice(",;.!\n ") for _ in range(60))))
-            found.append((f"{lang} character", head + rng.choice(".-是a…") * 200))
+            found.append(head + "".join(word + rng.choice(",;.!\n ") for _ in range(60)))
+            found.append(head + rng.choice(".-是a…") * 200)
     return found
 
 
-def mixtures() -> list[tuple[str, str]]:
+def mixtures() -> list[str]:
     """Texts with one sentence of the other language, going on in it, or with its words among their own."""
-    rng = random.Random(0)
-    found = []
+    found = [EN + " Это инфаркт миокарда.", ZH + "これはしんぞうの病気です。"]
     for lang, other in (("en", "zh"), ("zh", "en")):
         mine, theirs = SENTENCES[lang], SENTENCES[other]
         for i in range(1, len(mine)):
-            whole = [sentence for sentence in theirs if len(sentence) > 20]
-            inside = [*mine[:i], rng.choice(whole), *mine[i:]]
-            found.append((f"{lang}, one sentence {other}", ENDS[lang].join(inside)))
-            found.append((f"{lang}, then {other}", ENDS[lang].join(mine[:i]) + "\n" + ENDS[other].join(theirs[:4])))
-    words = EN.split()
-    for share in (5, 8, 12):
-        found.append(("en, words zh", " ".join("患者" if i % share == 0 else word for i, word in enumerate(words))))
-        found.append(
-            ("zh, words en", "".join("patient" if i % (2 * share) == 0 else sign for i, sign in enumerate(ZH)))
-        )
-    found += [
-        ("en, then a third", EN + " Это инфаркт миокарда."),
-        ("zh, a third inside", ZH + "これはしんぞうの病気です。"),
-    ]
+            found.append(ENDS[lang].join([*mine[:i], theirs[-2], *mine[i:]]))
+            found.append(ENDS[lang].join(mine[:i]) + "\n" + ENDS[other].join(theirs[:4]))
+    for each in (5, 8, 12):
+        found.append(" ".join("患者" if i % each == 0 else word for i, word in enumerate(EN.split())))
+        found.append("".join("patient" if i % (2 * each) == 0 else sign for i, sign in enumerate(ZH)))
     return found
 
 
@@ -81,15 +70,10 @@ def test_ordinary_texts_neither_loop_nor_mix(text: str) -> None:
     assert not texts.mixes_languages(text)
 
 
-def test_planted_loops_are_found() -> None:
-    missed = [name for name, text in loops() if not texts.repeats_endlessly(text)]
-    assert len(loops()) > 100
+def test_planted_loops_and_mixtures_are_found() -> None:
+    missed = [text for text in loops() if not texts.repeats_endlessly(text)]
     assert len(missed) <= 0.02 * len(loops()), missed
-
-
-def test_planted_mixtures_are_found() -> None:
-    missed = [name for name, text in mixtures() if not texts.mixes_languages(text)]
-    assert len(mixtures()) > 30
+    missed = [text for text in mixtures() if not texts.mixes_languages(text)]
     assert len(missed) <= 0.05 * len(mixtures()), missed
 
 
@@ -137,13 +121,10 @@ def test_format_problems(text: str, lang: str, want: list[str]) -> None:
     assert texts.format_problems({"text": text, "opened": True, "forced": False}, lang) == want
 
 
-def test_an_answer_at_once_needs_no_thought() -> None:
+def test_an_answer_at_once_needs_no_thought_and_one_closed_for_the_model_is_not_well_formed() -> None:
     assert texts.format_problems({"text": "Take rest.", "opened": False, "forced": False}, "en") == []
-
-
-def test_a_thought_that_was_closed_for_the_model_is_not_well_formed() -> None:
-    output = {"text": "a thought\n</think>\n\nTake rest.", "opened": True, "forced": True}
-    assert texts.format_problems(output, "en") == ["unclosed_reasoning"]
+    closed = {"text": "a thought\n</think>\n\nTake rest.", "opened": True, "forced": True}
+    assert texts.format_problems(closed, "en") == ["unclosed_reasoning"]
 
 
 def test_thoughts_are_found_by_the_template_s_own_words() -> None:
