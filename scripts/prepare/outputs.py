@@ -14,6 +14,7 @@ from typing import Any
 
 from scripts.common import ROOT, UserError, read_json, write_json
 from scripts.prepare.judge import Row, line_of, rejected
+from scripts.prepare.report import PAIRED
 from scripts.prepare.split import SPLITS
 
 EXAMPLES, PAIRS = 3, 20  # rejections of each reason that the report shows; those that stand beside what they match
@@ -105,7 +106,7 @@ def write_rows(folder: Path, name: str, rows: list[Row]) -> dict[str, list[dict]
                 line = duplicate(row, row.twin, line)
             files["rejected"].write(line)
             own = examples.setdefault(row.reason, [])
-            if len(own) < (PAIRS if row.reason.startswith(("leak", "duplicate")) else EXAMPLES):
+            if len(own) < (PAIRS if row.reason.startswith(PAIRED) else EXAMPLES):
                 own.append({**example(line), "kept": twins[row.twin.id]} if row.twin else example(line))
     (folder / "spool").unlink()
     return examples
