@@ -100,8 +100,8 @@ def time_first_steps(recipe_path: str, overrides: list[str]) -> str:
             while child.poll() is None and len(moments) < TIMED_STEPS:
                 time.sleep(0.1)
                 lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-                whole = sum(line.endswith("\n") for line in lines)
-                moments += [time.monotonic()] * (whole - len(moments))
+                steps_done = sum(line.endswith("\n") and '"loss"' in line for line in lines)  # others are of evaluation
+                moments += [time.monotonic()] * (steps_done - len(moments))
         finally:
             child.terminate()
             child.wait()
