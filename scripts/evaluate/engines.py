@@ -112,10 +112,11 @@ class LocalEngine:
             rows = self.loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
             left = dict(zip(options, rows, strict=True))
             while len(left) > 1:
-                head = shared_length(list(left.values()))  # the prompt, and perhaps a blank that choices begin with
-                scores = self._next_scores(next(iter(left.values()))[:head])
-                best = max((row[head] for row in left.values()), key=scores.__getitem__)
-                left = {option: row for option, row in left.items() if row[head] == best}
+                # after the prompt, and perhaps a blank that all choices begin with
+                place = next(i for i, tokens in enumerate(zip(*left.values(), strict=False)) if len(set(tokens)) > 1)
+                scores = self._next_scores(next(iter(left.values()))[:place])
+                best = max((row[place] for row in left.values()), key=scores.__getitem__)
+                left = {option: row for option, row in left.items() if row[place] == best}
             chosen.append(next(iter(left)))
         return chosen
 
@@ -126,12 +127,6 @@ class LocalEngine:
         with self.loaded.as_side(self.side), torch.inference_mode():
             tokens = torch.tensor([ids], device=self.loaded.model.device)
             return self.loaded.model(tokens, logits_to_keep=1).logits[0, -1].float().tolist()
-
-
-def shared_length(rows: list[list[int]]) -> int:
-    """How many tokens at their beginning all rows share."""
-    shortest = min(len(row) for row in rows)
-    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
 
 
 def picker(sampling: dict[str, float], seeds: Sequence[int], limit: int, device: Any) -> Callable[..., Any]:

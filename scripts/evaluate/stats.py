@@ -34,20 +34,17 @@ def judge_table(rows: Iterable[dict[str, Any]]) -> None:
 
     Holm's correction is over all rows that have a p, those with too few items included: give it the whole table.
     """
-    rows = list(rows)
-    tested = [row for row in rows if row["p"] is not None]
-    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_holm"] = p
-    for row in rows:
-        row.setdefault("p_holm", None)
-        row["verdict"] = verdict(row["p_holm"], row["n"], row["value"], row.get("better", 1))
-
-
-def holm(pvalues: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values in the order given; compare them with 0.05."""
     from statsmodels.stats.multitest import multipletests
 
-    return [float(p) for p in multipletests(pvalues, method="holm")[1]] if len(pvalues) else []
+    rows = list(rows)
+    tested = [row for row in rows if row["p"] is not None]
+    corrected = multipletests([row["p"] for row in tested], method="holm")[1] if tested else []
+    for row in rows:
+        row["p_holm"] = None
+    for row, p in zip(tested, corrected, strict=True):
+        row["p_holm"] = float(p)
+    for row in rows:
+        row["verdict"] = verdict(row["p_holm"], row["n"], row["value"], row.get("better", 1))
 
 
 def compare(
