@@ -128,8 +128,10 @@ class ServerEngine:
     def _create(self, prompt: str, settings: dict[str, Any]) -> Any:
         if self.can_continue:
             # The prompt holds the begin mark already; vLLM would put a second one before it.
-            settings = settings | {"extra_body": {"add_special_tokens": False}}
-            return self.client.completions.create(model=self.model, prompt=prompt, **settings)
+            more: dict[str, Any] = {"add_special_tokens": False}
+            if self.form and self.owner == "vllm":  # a base model's own end token is not the template's
+                more["stop_token_ids"] = self.form.stop_ids()
+            return self.client.completions.create(model=self.model, prompt=prompt, **settings, extra_body=more)
         messages = [{"role": "user", "content": prompt}]
         return self.client.chat.completions.create(model=self.model, messages=messages, **settings)
 

@@ -201,4 +201,5 @@ def test_a_vllm_server_of_base_and_adapter_is_evaluated_by_its_run(tmp_path, end
     prompts = [request.prompt for request in script.requests if "Which one" in request.prompt]
     form = find_subject(Namespace(model=None, adapter=str(ended_run), template=None, system=None)).prompt_format()
     assert all(prompt.startswith(form.frame().before) for prompt in prompts)
+    assert script.requests[-1].body["stop_token_ids"] == form.stop_ids(), "as the engine here stops"
     assert len(read_json(folder / "servers.json")) == 2
