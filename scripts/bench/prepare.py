@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -69,6 +69,7 @@ SMALL_WORDS = {
     "en": "really quite some other such kindly well also thus same with about",
     "zh": "的 了 呢 啊 也 就 会 很 这 那 又",
 }
+WORK = Path("/tmp/medcot-bench-prepare")  # corpora, outputs and logs
 Row = dict
 Plant = Callable[[Row, random.Random, Row], Row]  # a real record, chance, a real record in the other language
 
@@ -174,6 +175,33 @@ def leak(item: Row, kind: str, rng: random.Random, traditional: Callable[[str], 
     return f"{text}\n{options}" if kind == "leak_folded" else text
 
 
+def near(question: str, lang: str, rng: random.Random) -> tuple[str, str]:
+    """The kind of a duplicate, and the question so changed."""
+    kind = rng.choice(("near_edited", "near_edited", "near_moved", "duplicate_exact"))
+    if kind == "near_edited":
+        return kind, edit(question, lang, rng.uniform(0.05, 0.2), rng)
+    if kind == "near_moved":
+        parts = SENTENCES[lang].split(question)
+        return kind, edit(GLUE[lang].join(rng.sample(parts, len(parts))), lang, 0.05, rng)
+    return kind, question
+
+
+def contrast(question: str, lang: str, rng: random.Random) -> tuple[str, str, str]:
+    """The kind of a contrast, and two questions that it keeps apart."""
+    kind, demand = rng.choice((*CONTRASTS, "demand")), rng.choice(DEMANDS[lang].split("|"))
+    if kind == "demand":
+        return f"other_{kind}", question, question + GLUE[lang] + demand
+    frame, words = CONTRASTS[kind][lang == "zh"]
+    one, two = (f"{frame.format(word)}{GLUE[lang]}{question}" for word in rng.sample(words.split(), 2))
+    return f"other_{kind}", one, two
+
+
+def draw(pool: list[str], lang: str, low: int, high: int, rng: random.Random) -> str:
+    """A text of ``low`` to ``high`` real sentences."""
+    text = GLUE[lang].join(rng.choices(pool, k=rng.randint(low, high))).rstrip("，,；;： ")
+    return text if text.endswith((".", "?", "!", "。", "？", "！")) else text + ("." if lang == "en" else "。")
+
+
 def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], text: Path) -> Iterator[tuple[Row, Row]]:
     """``size`` raw rows, each with its truth: ``kind``, ``lang`` and ``of``, the number of the row it was made from."""
     import opencc
@@ -181,53 +209,34 @@ def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], t
     rng, traditional, real = random.Random(seed), opencc.OpenCC("s2t").convert, real_records(text)
     ask = {lang: sentences(free[lang], lang) for lang in GLUE}
     think = {lang: sentences([f"{r['Complex_CoT']} {r['Response']}" for r in real[lang]], lang) for lang in GLUE}
-    own_items = {lang: [item for item in items if item["lang"] == lang] for lang in GLUE}
     clean: list[tuple[int, Row]] = []
     waiting: list[tuple[Row, Row]] = []
-
-    def draw(pool: list[str], lang: str, low: int, high: int) -> str:
-        text = GLUE[lang].join(rng.choices(pool, k=rng.randint(low, high))).rstrip("，,；;： ")
-        return text if text.endswith((".", "?", "!", "。", "？", "！")) else text + ("." if lang == "en" else "。")
-
     for number in range(size):
         lang = rng.choice(("en", "zh"))
-        row = {"Question": draw(ask[lang], lang, *((4, 6) if lang == "en" else (6, 10)))}
-        row["Complex_CoT"] = draw(think[lang], lang, *((14, 28) if lang == "en" else (30, 70)))
-        row |= {"Response": draw(think[lang], lang, 4, 4), "lang": lang}
+        row = {"Question": draw(ask[lang], lang, *((4, 6) if lang == "en" else (6, 10)), rng)}
+        row["Complex_CoT"] = draw(think[lang], lang, *((14, 28) if lang == "en" else (30, 70)), rng)
+        row |= {"Response": draw(think[lang], lang, 4, 4, rng), "lang": lang}
         truth, fate = {"kind": "clean", "lang": lang, "of": number}, rng.random()
         same = [pair for pair in clean[-300:] if pair[1]["lang"] == lang]
         if waiting and fate < 0.3:
             row, truth = waiting.pop(rng.randrange(len(waiting)))
         elif fate < 0.36 and same:
             truth["of"], original = rng.choice(same)
-            truth["kind"] = rng.choice(("near_edited", "near_edited", "near_moved", "duplicate_exact"))
-            row["Question"] = original["Question"]
-            if truth["kind"] == "near_edited":
-                row["Question"] = edit(row["Question"], lang, rng.uniform(0.05, 0.2), rng)
-            elif truth["kind"] == "near_moved":
-                parts = SENTENCES[lang].split(row["Question"])
-                row["Question"] = edit(GLUE[lang].join(rng.sample(parts, len(parts))), lang, 0.05, rng)
+            truth["kind"], row["Question"] = near(original["Question"], lang, rng)
         elif fate < 0.40:
-            kind = rng.choice((*CONTRASTS, "demand"))
-            question, other = row["Question"], row["Question"] + GLUE[lang] + rng.choice(DEMANDS[lang].split("|"))
-            if kind != "demand":
-                frame, words = CONTRASTS[kind][lang == "zh"]
-                one, two = rng.sample(words.split(), 2)
-                question, other = (f"{frame.format(word)}{GLUE[lang]}{row['Question']}" for word in (one, two))
-            row["Question"] = question
-            copy = row | {"Question": other, "Complex_CoT": draw(think[lang], lang, 20, 28)}
-            waiting.append((copy, {"kind": f"other_{kind}", "lang": lang, "of": number}))
+            kind, row["Question"], other = contrast(row["Question"], lang, rng)
+            copy = row | {"Question": other, "Complex_CoT": draw(think[lang], lang, 20, 28, rng)}
+            waiting.append((copy, truth | {"kind": kind}))
         elif fate < 0.46:
-            item = rng.choice(own_items[lang])
+            item = rng.choice([item for item in items if item["lang"] == lang])
             where = rng.choice(("Question", "Question", "Complex_CoT", "Response"))
             kinds = ("leak_verbatim", "leak_edited", "leak_folded", "leak_disguised")
-            truth["kind"] = rng.choice(kinds) if where == "Question" else rng.choice(kinds[:3:2])
-            said = leak(item, truth["kind"], rng, traditional)
+            kind = rng.choice(kinds if where == "Question" else kinds[:3:2])
+            said = leak(item, kind, rng, traditional)
             if where != "Question":
-                truth["kind"] = truth["kind"].replace("leak", f"quote_{'thought' if 'CoT' in where else 'answer'}")
-                said = f"{draw(think[lang], lang, 3, 5)}\n{said}\n{row[where]}"
-            row[where] = said
-            truth["tokens"] = len(item["question"].split() if lang == "en" else item["question"])
+                kind = kind.replace("leak", "quote_thought" if where == "Complex_CoT" else "quote_answer")
+                said = f"{draw(think[lang], lang, 3, 5, rng)}\n{said}\n{row[where]}"
+            truth["kind"], row[where] = kind, said
         elif fate < 0.58:
             truth["kind"] = rng.choice(list(PLANTS))
             other = rng.choice(real[{"en": "zh", "zh": "en"}[lang]])
@@ -237,36 +246,36 @@ def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], t
         yield row, truth
 
 
-def judge(truths: list[Row], rejected: dict[int, Row], line_of: dict[str, int]) -> dict:
-    """For each language and kind: what was found, of how many. Merged are other questions taken for duplicates."""
+def tally(outcomes: Iterable[tuple[str, str, bool]]) -> dict[str, dict[str, list[int]]]:
+    """Language → kind → [hits, of how many], from (language, kind, whether it was a hit)."""
     found: dict[str, dict[str, list[int]]] = {lang: {} for lang in GLUE}
+    for lang, kind, hit in outcomes:
+        hits, seen = found[lang].get(kind, [0, 0])
+        found[lang][kind] = [hits + hit, seen + 1]
+    return {lang: dict(sorted(kinds.items())) for lang, kinds in found.items()}
+
+
+def outcomes(truths: list[Row], rejected: dict[int, Row], line_of: dict[str, int]) -> Iterator[tuple[str, str, bool]]:
+    """What was found of each row. A hit among ``other_…`` is a question taken for the duplicate of another one."""
+    reasons = {line: row["reason"] for line, row in rejected.items()}
     for number, truth in enumerate(truths, 1):
-        own, kind = found[truth["lang"]], truth["kind"]
-        reason = rejected.get(number, {}).get("reason", "")
+        lang, kind, reason = truth["lang"], truth["kind"], reasons.get(number, "")
         pair = (number, truth["of"] + 1)  # of two duplicates either may go
-        if kind.startswith(("near", "duplicate", "other")):
-            gone = [rejected[line] for line in pair if rejected.get(line, {}).get("reason", "").startswith("duplicate")]
-            hit = (
-                bool(gone) if not kind.startswith("other") else any(line_of.get(row["matched"]) in pair for row in gone)
-            )
+        gone = [rejected[line] for line in pair if reasons.get(line, "").startswith("duplicate")]
+        if kind.startswith("other"):
+            yield lang, kind, any(line_of.get(row["matched"]) in pair for row in gone)
+        elif kind.startswith(("near", "duplicate")):
+            yield lang, kind, bool(gone)
         elif kind.startswith(("leak", "quote")):
-            hit = reason.startswith("leak")
+            yield lang, kind, reason.startswith("leak")
         else:
-            hit = reason not in ("", "duplicate_near", "duplicate_exact") if kind in PLANTS else False
-        count = own.setdefault(kind, [0, 0])
-        count[0], count[1] = count[0] + hit, count[1] + 1
+            yield lang, kind, kind in PLANTS and reason not in ("", "duplicate_near", "duplicate_exact")
         if reason == "duplicate_near":
             matched = truths[line_of.get(rejected[number]["matched"], 1) - 1]
-            right = own.setdefault("precision_near", [0, 0])
-            right[0], right[1] = (
-                right[0] + (matched["of"] == truth["of"] and not kind.startswith("other")),
-                right[1] + 1,
-            )
+            yield lang, "precision_near", matched["of"] == truth["of"] and not kind.startswith("other")
         if kind in ("clean", "near_edited", "near_moved"):
-            for alarm, wrong in (("leak", reason.startswith("leak")), ("filter", kind == "clean" and reason in PLANTS)):
-                alarms = own.setdefault(f"alarm_{alarm}", [0, 0])
-                alarms[0], alarms[1] = alarms[0] + wrong, alarms[1] + 1
-    return {lang: dict(sorted(kinds.items())) for lang, kinds in found.items()}
+            yield lang, "alarm_leak", reason.startswith("leak")
+            yield lang, "alarm_filter", kind == "clean" and reason in PLANTS
 
 
 def measured(command: list[str], log: Path) -> dict[str, float]:
@@ -304,57 +313,44 @@ def floor(path: str, tokenizer: str) -> None:
     print(tokens)
 
 
-def measure(size: int, args: argparse.Namespace) -> dict:
+def measure(size: int, seed: int, text: Path) -> dict:
     """Make a corpus of one size and measure the floor, ours and the peers on it."""
     from scripts.bench import prepare_peers
 
-    work = args.work / f"{size}-{args.seed}"
+    work, tokenizer = WORK / f"{size}-{seed}", str(text / "tokenizer/deepseek-r1-distill-qwen")
     shutil.rmtree(work, ignore_errors=True)
     (work / "benchmarks").mkdir(parents=True)
-    items, free = benchmark_items(work / "benchmarks", args.text)
-    rows = list(corpus(size, args.seed, items, free, args.text))
-    write_jsonl(work / "corpus.jsonl", (row for row, _ in rows))
+    rows = list(corpus(size, seed, *benchmark_items(work / "benchmarks", text), text))
     truths, path = [truth for _, truth in rows], str(work / "corpus.jsonl")
-    bench = [sys.executable, "-m", "scripts.bench.prepare", "--tokenizer", args.tokenizer]
-    result = {"records": size, "floor": measured([*bench, "--floor", path], work / "floor.log")}
-    benchmarks = [str(file) for file in sorted((work / "benchmarks").glob("*.jsonl"))]
+    write_jsonl(path, (row for row, _ in rows))
+    reading = f"from scripts.bench.prepare import floor; floor({path!r}, {tokenizer!r})"
+    result = {"records": size, "floor": measured([sys.executable, "-c", reading], work / "floor.log")}
     command = [sys.executable, "-m", "scripts.prepare", path, "--out", str(work / "out"), "--name", "b"]
-    command += ["--tokenizer", args.tokenizer, "--num-proc", str(args.num_proc), "--benchmarks", *benchmarks]
+    command += ["--tokenizer", tokenizer, "--benchmarks", *map(str, sorted((work / "benchmarks").glob("*.jsonl")))]
     result["ours"] = measured(command, work / "ours.log")
     result["times_the_floor"] = round(result["ours"]["seconds"] / result["floor"]["seconds"], 2)
     rejected = {row["line"]: row for _, row in read_jsonl(work / "out/b_rejected.jsonl")}
     kept = [row for part in ("train", "val", "test") for _, row in read_jsonl(work / f"out/b_{part}.jsonl")]
-    result["found"] = judge(truths, rejected, {row["id"]: row["line"] for row in kept})
-    if not args.no_peers:
-        result["peers"] = prepare_peers.measure(work, args.num_proc, truths)
-    return result
+    result["found"] = tally(outcomes(truths, rejected, {row["id"]: row["line"] for row in kept}))
+    return result | {"peers": prepare_peers.measure(work, truths)}
 
 
 def main() -> None:
     """Measure each size; print, and write --json after each."""
-    parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("--sizes", type=int, nargs="+", default=[1000, 10000], help="records (default: 1000 10000)")
     add("--text", type=Path, default=ROOT.parent / "shared", help="folder of real text (default: ../shared)")
-    add("--tokenizer", help="folder with a tokenizer (default: tokenizer/deepseek-r1-distill-qwen in --text)")
-    add("--work", type=Path, default=Path("/tmp/medcot-bench-prepare"), help="folder for corpora")
-    add("--num-proc", type=int, default=len(os.sched_getaffinity(0)), help="worker processes (default: all cores)")
     add("--seed", type=int, default=1, help="of the corpora; the rules were set on 1 (default: 1)")
-    add("--no-peers", action="store_true", help="leave datatrove and the 8-grams out")
     add("--json", type=Path, help="write the figures here too")
-    add("--floor", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.tokenizer = args.tokenizer or str(args.text / "tokenizer/deepseek-r1-distill-qwen")
-    if args.floor:
-        return floor(args.floor, args.tokenizer)
     results = {"machine": machine(), "commit": git_commit(), "seed": args.seed, "sizes": []}
     for size in args.sizes:
-        results["sizes"].append(measure(size, args))
+        results["sizes"].append(measure(size, args.seed, args.text))
         print(json.dumps(results["sizes"][-1], ensure_ascii=False, indent=1), flush=True)
         if args.json:
             write_json(args.json, results)
-    return None
 
 
 if __name__ == "__main__":

@@ -7,17 +7,17 @@ and for Chinese spaces between characters, as neither has words there; `ours` is
 from __future__ import annotations
 
 import importlib.metadata  # noqa: F401 - datatrove uses it without importing it
-import json
 import multiprocessing
+import os
 import re
 import sys
 import time
-from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-from scripts.common import read_json, read_jsonl, run_main, write_json
+from scripts.common import read_json, read_jsonl, run_main, write_json, write_jsonl
 
 HAN = re.compile("([\u3400-\u9fff])")
 JOBS = {"ours_duplicates": "near", "datatrove_minhash": "near", "ours_leaks": "leak", "ngram_8": "leak"}
@@ -124,43 +124,39 @@ def ours_leaks(folder: Path, workers: int) -> set[int]:
         return {line for line, leak in enumerate(pool.map(_leaks, rows, chunksize=256), 1) if leak}
 
 
-def judge(truths: list[dict], removed: set[int], family: str) -> dict:
-    """For each language: planted rows of a family that were removed, and clean ones, of how many."""
-    hit, seen = Counter(), Counter()
+def outcomes(truths: list[dict], removed: set[int], family: str) -> Iterator[tuple[str, str, bool]]:
+    """(language, kind, removed) of each planted row of a family, and of the clean ones."""
     copied = {truth["of"] + 1 for truth in truths if truth["kind"] != "clean"}
     for number, truth in enumerate(truths, 1):
-        planted = truth["kind"].startswith(family)
-        if planted or (truth["kind"] == "clean" and number not in copied):
-            kind = f"{truth['lang']} {truth['kind']}"
-            seen[kind] += 1
-            hit[kind] += number in removed or (planted and family == "near" and truth["of"] + 1 in removed)
-    return {kind: [hit[kind], count] for kind, count in sorted(seen.items())}
+        if truth["kind"].startswith(family):
+            either = family == "near" and truth["of"] + 1 in removed
+            yield truth["lang"], truth["kind"], number in removed or either
+        elif truth["kind"] == "clean" and number not in copied:
+            yield truth["lang"], "clean", number in removed
 
 
-def measure(work: Path, workers: int, truths: list[dict]) -> dict:
+def measure(work: Path, truths: list[dict]) -> dict:
     """Seconds, peak memory (MiB) and what was removed, for each job on ``work``/corpus.jsonl."""
-    from scripts.bench.prepare import measured
+    from scripts.bench.prepare import measured, tally
 
     folder = work / "peers"
     folder.mkdir()
-    with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
-        for number, row in read_jsonl(work / "corpus.jsonl"):
-            text = HAN.sub(r" \1 ", str(row["Question"]))
-            file.write(json.dumps({"text": text, "id": str(number)}, ensure_ascii=False) + "\n")
+    rows = ((HAN.sub(r" \1 ", str(row["Question"])), str(number)) for number, row in read_jsonl(work / "corpus.jsonl"))
+    write_jsonl(folder / "questions.jsonl", ({"text": text, "id": number} for text, number in rows))
     result: dict[str, dict] = {}
     for job, family in JOBS.items():
-        command = [sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder), str(workers)]
+        command = [sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder)]
         peak = measured(command, work / f"{job}.log")["peak_mib"]
         found = read_json(folder / f"{job}.json")
-        removed = judge(truths, set(found["removed"]), family)
+        removed = tally(outcomes(truths, set(found["removed"]), family))
         result[job] = {"seconds": found["seconds"], "peak_mib": peak, "removed": removed}
     return result
 
 
 def main() -> None:
-    """Run one job, as measure() starts it: JOB FOLDER WORKERS."""
+    """Run one job, as measure() starts it: JOB FOLDER."""
     job, folder, begin = sys.argv[1], Path(sys.argv[2]), time.perf_counter()
-    removed = globals()[job](folder, int(sys.argv[3]))
+    removed = globals()[job](folder, len(os.sched_getaffinity(0)))
     seconds = round(time.perf_counter() - begin, 2)
     write_json(folder / f"{job}.json", {"seconds": seconds, "removed": sorted(removed)})
 

@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     marks = "marks around a thought that stands in the answer (default: <think> </think>)"
     likeness = "Jaccard similarity of near-duplicate questions, 0.1 more for English (default: 0.5)"
     filters = [name for name in FILTERS if name not in NEEDED]
+    left_out = f"leave out some of {', '.join(filters)}"
     add("sources", nargs="+", metavar="SOURCE", help=formats)
     add("--out", type=Path, default=Path("data"), help="folder for the prepared files (default: data)")
     add("--name", default="med_o1", help="prefix of the splits' files and registered names (default: med_o1)")
@@ -52,14 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threshold", type=float, default=0.5, help=likeness)
     add("--val", type=float, default=0.05, help="share of the validation split (default: 0.05)")
     add("--test", type=float, default=0.10, help="share of the test split (default: 0.10)")
-    add(
-        "--skip",
-        nargs="+",
-        default=[],
-        metavar="FILTER",
-        choices=filters,
-        help=f"leave out some of {', '.join(filters)}",
-    )
+    add("--skip", nargs="+", default=[], metavar="FILTER", choices=filters, help=left_out)
     add("--seed", type=int, default=42, help="seed of the split and the sketches (default: 42)")
     add("--num-proc", type=int, default=cores, help="worker processes (default: all cores)")
     args = parser.parse_args(argv)

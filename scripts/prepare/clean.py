@@ -86,15 +86,6 @@ class Text:
         return cls(*texts, claimed, (language(texts[1]) or None) if lang == "" else lang), kinds
 
 
-def is_text(record: Text) -> bool:
-    """Whether the texts can be written as UTF-8; half of a surrogate pair cannot."""
-    try:
-        f"{record.question}{record.thought}{record.answer}".encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def short_reasoning(record: Text) -> bool:
     """Reasoning too short to be any: under 20 Chinese characters or 10 English words."""
     if record.lang == "zh":
@@ -151,19 +142,18 @@ def cut_off_answer(record: Text) -> bool:
 def refuses(record: Text) -> bool:
     """Whether an answer or a thought begins with a refusal and is not much more than that."""
     length = 300 if record.lang == "zh" else 900
-    beginnings = [record.answer[:200] if len(record.answer) < length else ""]
-    beginnings.append(record.thought[:100] if len(record.thought) < length else "")
+    texts = ((record.answer, 200), (record.thought, 100))  # with the characters that are its beginning
+    beginnings = [text[:size] for text, size in texts if len(text) < length]
     return any(REFUSAL_EN.search(text) or REFUSAL_ZH.search(text) for text in beginnings)
 
 
 # A record that one of these rejects would not train as it reads, so they cannot be left out.
-NEEDED = ("no_question", "no_reasoning", "no_answer", "not_text", "think_tag", "special_token")
+NEEDED = ("no_question", "no_reasoning", "no_answer", "think_tag", "special_token")
 # Name: whether it rejects a record. In this order; the first that applies names the rejection.
 FILTERS: dict[str, Callable[[Text], bool]] = {
     "no_question": lambda r: not r.question,
     "no_reasoning": lambda r: not r.thought,
     "no_answer": lambda r: not r.answer,
-    "not_text": lambda r: not is_text(r),
     "short_question": lambda r: len(r.question) < 4 or not any(map(str.isalpha, r.question)),
     # A tag of reasoning in a text would fold the model's output at the wrong place; a special token would forge a turn.
     "think_tag": lambda r: holds(THINK_TAG, r),

@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from rensa import RMinHash, RMinHashLSH
 
 from scripts.prepare.text import is_han
+
+if TYPE_CHECKING:
+    from scripts.prepare.judge import Row
 
 # 64 bands of 4 values find a pair of similarity 0.5 with probability 0.98; in four rounds, so that only a quarter of
 # the tables is in memory at a time.
@@ -67,15 +70,6 @@ DEMAND_ZH = re.compile(
 )
 
 
-class Candidate(Protocol):
-    """What is compared of a record. ``key``: its question's tokens with spaces between them."""
-
-    key: str
-    lang: str
-    sketches: list[RMinHash]
-    quality: tuple[int, int]
-
-
 class Duplicates(NamedTuple):
     """``matched``: place of a dropped record → (place of the one kept for it, similarity of the two, 0-1);
     ``linked``: pairs of places of records that are alike, dropped or both kept, so they belong in one split."""
@@ -107,27 +101,21 @@ def _set(key: str) -> frozenset[str]:
     return frozenset(features(key.split(" ")))
 
 
-def similarity(one: str, other: str) -> float:
-    """Jaccard similarity of two questions' features, 0 to 1; questions as tokens with spaces between them."""
-    left, right = _set(one), _set(other)
-    shared = len(left & right)
-    return shared / max(1, len(left) + len(right) - shared)
-
-
 def needed(size: int, threshold: float) -> float:
     """The similarity that ``size`` features need: short questions differ in one word that matters."""
     return threshold if size >= 12 else min(max(0.9, threshold), threshold + 0.05 * (12 - size))
 
 
-def alike(one: Candidate, other: Candidate, threshold: float) -> float:
-    """The similarity of two records' questions, 0 where it is too little for near-duplicates."""
+def alike(one: Row, other: Row, threshold: float) -> float:
+    """Jaccard similarity of the features of two records' questions, 0 where it is too little for near-duplicates."""
     threshold += WORDS if "en" in (one.lang, other.lang) else 0
     pairs = zip(one.sketches, other.sketches, strict=True)
     if sum(a.jaccard(b) for a, b in pairs) / ROUNDS < threshold - SLACK:
         return 0
-    found = similarity(one.key, other.key)
-    size = min(len(_set(one.key)), len(_set(other.key)))
-    return found if found >= needed(size, threshold) else 0
+    left, right = _set(one.key), _set(other.key)
+    shared = len(left & right)
+    found = shared / max(1, len(left) + len(right) - shared)
+    return found if found >= needed(min(len(left), len(right)), threshold) else 0
 
 
 def changes(one: Sequence[str], other: Sequence[str]) -> Iterator[list[str]]:
@@ -183,7 +171,7 @@ def other_question(one: str, other: str) -> bool:
     return all(one or other for one, other in zip(told, named, strict=True)) or (any(told) and not all(sides))
 
 
-def find(records: Sequence[Candidate], threshold: float) -> Duplicates:
+def find(records: Sequence[Row], threshold: float) -> Duplicates:
     """Exact and near-duplicates among records: of each group the best is kept.
 
     Records come best first, and those that are alike to an earlier one are not searched for again, so a group of any

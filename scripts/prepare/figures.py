@@ -13,9 +13,14 @@ from scripts.prepare.split import SPLITS
 SETTINGS = ("seed", "val", "test", "threshold", "lang", "cutoff_len", "template", "tokenizer", "skip")
 
 
-def figures(args: argparse.Namespace, rows: list[Row]) -> dict:
-    """What became of the rows, where the files come from, and by which settings."""
+def figures(args: argparse.Namespace, rows: list[Row], moved: int) -> dict:
+    """What became of the rows, where the files come from, and by which settings.
+
+    ``moved``: records that are in another split than in the run before.
+    """
     kept = [row for row in rows if row.reason is None]
+    warnings = Counter(f"repaired_{kind}" for row in rows for kind in row.repairs)
+    warnings += Counter(moved_to_another_split=moved)  # which leaves 0 out
     personal = [row for row in rows if row.personal and row.reason in (None, "personal_data")]
     return {
         "name": args.name,
@@ -26,7 +31,7 @@ def figures(args: argparse.Namespace, rows: list[Row]) -> dict:
         "kept": len(kept),
         "rejected": len(rows) - len(kept),
         "reasons": dict(Counter(row.reason for row in rows if row.reason).most_common()),
-        "warnings": dict(Counter(f"repaired_{kind}" for row in rows for kind in row.repairs).most_common()),
+        "warnings": dict(warnings.most_common()),
         "personal": {
             "rows": len(personal),
             "kinds": dict(Counter(kind for row in personal for kind in row.personal)),

@@ -41,9 +41,7 @@ def prepare(args: argparse.Namespace) -> dict:
         rows = judge_all(args, judge, folder / "spool")
         moved = compare(args, [row for row in rows if row.reason is None])
         examples = write_rows(folder, args.name, rows)
-        report = figures(args, rows)
-        if moved:
-            report["warnings"]["moved_to_another_split"] = moved
+        report = figures(args, rows, moved)
         report |= {"examples": examples, "benchmarks": judge.benchmarks, "files": of_files(folder, report)}
         write_json(folder / f"{args.name}_report.json", report)
         write_reports(folder, args.name, report)

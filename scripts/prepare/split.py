@@ -6,21 +6,17 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rensa import RMinHash
 
 from scripts.common import read_json, read_jsonl
 
+if TYPE_CHECKING:
+    from scripts.prepare.judge import Row
+
 SPLITS = ("train", "val", "test")
 BANDS, ROWS = 4, 8  # equal reasoning shares every band, reasoning of similarity 0.9 one of them nine times of ten
-
-
-class Member(Protocol):
-    """What a split is drawn from. ``key``: the question's tokens."""
-
-    id: str
-    key: str
 
 
 def reasoning_keys(parts: list[str], seed: int) -> list[int]:
@@ -71,9 +67,7 @@ def previous_splits(args: argparse.Namespace) -> dict[str, str]:
     return {row["id"]: split for split, path in paths.items() if path.exists() for _, row in read_jsonl(path)}
 
 
-def assign(
-    records: Sequence[Member], group: list[int], previous: dict[str, str], args: argparse.Namespace
-) -> list[str]:
+def assign(records: Sequence[Row], group: list[int], previous: dict[str, str], args: argparse.Namespace) -> list[str]:
     """The split of each record. ``group``: of each record; ``args``: seed and the shares val and test.
 
     A group goes where its first member was in the run before, else where its first member is drawn, so that rows

@@ -29,7 +29,6 @@ THOUGHT = "疼痛在饭后和平卧时加重，符合胃食管反流的特点。
         (EN_ROW, {"Question": ""}, "no_question"),
         (EN_ROW, {"Complex_CoT": ""}, "no_reasoning"),
         (EN_ROW, {"Response": " \n\u200b "}, "no_answer"),
-        (EN_ROW, {"Response": "half a pair \ud800 of a surrogate"}, "not_text"),
         (EN_ROW, {"Question": "???"}, "short_question"),
         (EN_ROW, {"Question": "12345 67"}, "short_question"),
         (EN_ROW, {"Complex_CoT": "Chest pain, so the heart."}, "short_reasoning"),

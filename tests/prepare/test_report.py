@@ -143,7 +143,7 @@ def test_every_text_has_both_languages():
         for key, both in kind.items():
             assert len(both) == 2, key
             assert all(both), key
-            assert re.findall(r"\{\w+\}", both[0]).sort() == re.findall(r"\{\w+\}", both[1]).sort(), key
+            assert sorted(re.findall(r"\{\w+\}", both[0])) == sorted(re.findall(r"\{\w+\}", both[1])), key
 
 
 def test_what_to_do_next_stands_on_top():
