@@ -6,7 +6,7 @@
 Real text is in the folder --text (default: ../shared). Clean questions and reasoning are put together from real
 sentences; cuts, refusals, loops and foreign reasoning are planted into real records. Prints for each size recall and
 precision of what was planted, the floor (reading and tokenising once), seconds and peak memory of all steps together,
-and the same for datatrove's MinHash and open-r1's 8-grams.
+and what datatrove's MinHash and open-r1's 8-grams find.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The peers of scripts.prepare on the same questions: datatrove's MinHash, and word 8-grams as open-r1 decontaminates.
+"""The peers of scripts.prepare on the same questions: datatrove's MinHash, and the word 8-grams of open-r1.
 
-`scripts.bench.prepare` runs each in a process of its own. Each gets all cores, questions alone (no reasoning to read),
-and for Chinese spaces between characters, as neither has words there; `ours` is the same work by our own functions.
+`scripts.bench.prepare` runs each in a process of its own. Each gets questions alone (no reasoning to read), and for
+Chinese spaces between characters, as neither has words there. `ours_duplicates` is datatrove's work by our functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from types import SimpleNamespace
 from scripts.common import read_json, read_jsonl, run_main, write_json, write_jsonl
 
 HAN = re.compile("([\u3400-\u9fff])")
-JOBS = {"ours_duplicates": "near", "datatrove_minhash": "near", "ours_leaks": "leak", "ngram_8": "leak"}
+WORKERS = len(os.sched_getaffinity(0))
+JOBS = {"ours_duplicates": "near", "datatrove_minhash": "near", "ngram_8": "leak"}
 
 
 class Split:
@@ -38,7 +39,7 @@ def xxhash64(text: str) -> int:
     return xxhash.xxh64_intdigest(text.encode())
 
 
-def datatrove_minhash(folder: Path, workers: int) -> set[int]:
+def datatrove_minhash(folder: Path) -> set[int]:
     """Lines that datatrove's four MinHash stages remove, in their default configuration."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter
@@ -59,33 +60,24 @@ def datatrove_minhash(folder: Path, workers: int) -> set[int]:
     ]
     for number, (pipeline, tasks) in enumerate(stages):
         logs = at(f"logs{number}")
-        LocalPipelineExecutor(pipeline, tasks=tasks, workers=min(tasks, workers), logging_dir=logs).run()
+        LocalPipelineExecutor(pipeline, tasks=tasks, workers=min(tasks, WORKERS), logging_dir=logs).run()
     return {int(row["id"]) for file in (folder / "removed").glob("*.jsonl") for _, row in read_jsonl(file)}
 
 
-def ngram_8(folder: Path, workers: int) -> set[int]:
-    """Lines that share a run of 8 words with an item. Source: huggingface/open-r1, scripts/decontaminate.py.
+def runs_of_8(text: str) -> set[tuple[str, ...]]:
+    """Every run of 8 words of a text."""
+    words = text.lower().split()
+    return set(zip(*(words[start:] for start in range(8)), strict=False))
 
-    For each benchmark a dictionary of runs and one datasets.map that marks the rows, then one datasets.filter.
-    """
-    from datasets import load_dataset
 
-    def runs(text: str) -> set[str]:
-        words = text.lower().split()
-        return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
-
-    rows = load_dataset("json", data_files=str(folder / "questions.jsonl"), split="train", cache_dir=folder / "cache")
-    everything, files = set(rows["id"]), sorted((folder.parent / "benchmarks").glob("*.jsonl"))
-    for number, path in enumerate(files):
-        lookup = {run for _, item in read_jsonl(path) for run in runs(HAN.sub(r" \1 ", item["question"]))}
-
-        def find(row: dict, mark: str = f"leak_{number}", lookup: set = lookup) -> dict:
-            return row | {mark: not runs(row["text"]).isdisjoint(lookup)}
-
-        rows = rows.map(find, num_proc=workers)
-    for number in range(len(files)):
-        rows = rows.filter(lambda row, mark=f"leak_{number}": not row[mark], num_proc=workers)
-    return {int(line) for line in everything - set(rows["id"])}
+def ngram_8(folder: Path) -> set[int]:
+    """Lines that share a run of 8 words with an item: the rule of huggingface/open-r1, scripts/decontaminate.py."""
+    known: set[tuple[str, ...]] = set()
+    for path in sorted((folder.parent / "benchmarks").glob("*.jsonl")):
+        known.update(*(runs_of_8(HAN.sub(r" \1 ", item["question"])) for _, item in read_jsonl(path)))
+    return {
+        line for line, row in read_jsonl(folder / "questions.jsonl") if not runs_of_8(row["text"]).isdisjoint(known)
+    }
 
 
 def _sketch(row: dict) -> SimpleNamespace:
@@ -97,31 +89,14 @@ def _sketch(row: dict) -> SimpleNamespace:
     return SimpleNamespace(key=" ".join(parts), lang=lang, quality=(0, 0), sketches=dedup.sketch(parts, 42))
 
 
-def ours_duplicates(folder: Path, workers: int) -> set[int]:
+def ours_duplicates(folder: Path) -> set[int]:
     """Lines that our own near-duplicates leave out."""
     from scripts.prepare import dedup
 
     rows = [row for _, row in read_jsonl(folder / "questions.jsonl")]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork")) as pool:
         records = list(pool.map(_sketch, rows, chunksize=256))
     return {place + 1 for place in dedup.find(records, 0.5).matched}
-
-
-def _leaks(row: dict) -> bool:
-    return _INDEX.in_question(row["text"]) is not None
-
-
-def ours_leaks(folder: Path, workers: int) -> set[int]:
-    """Lines that our own search for leaks leaves out."""
-    global _INDEX
-    from scripts.prepare.items import read_items
-    from scripts.prepare.leaks import Index
-
-    files = sorted((folder.parent / "benchmarks").glob("*.jsonl"))
-    _INDEX = Index([item for path in files for item in read_items(path)])
-    rows = [row for _, row in read_jsonl(folder / "questions.jsonl")]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        return {line for line, leak in enumerate(pool.map(_leaks, rows, chunksize=256), 1) if leak}
 
 
 def outcomes(truths: list[dict], removed: set[int], family: str) -> Iterator[tuple[str, str, bool]]:
@@ -156,7 +131,7 @@ def measure(work: Path, truths: list[dict]) -> dict:
 def main() -> None:
     """Run one job, as measure() starts it: JOB FOLDER."""
     job, folder, begin = sys.argv[1], Path(sys.argv[2]), time.perf_counter()
-    removed = globals()[job](folder, len(os.sched_getaffinity(0)))
+    removed = globals()[job](folder)
     seconds = round(time.perf_counter() - begin, 2)
     write_json(folder / f"{job}.json", {"seconds": seconds, "removed": sorted(removed)})
 
