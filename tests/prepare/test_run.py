@@ -48,13 +48,9 @@ def many(count: int, start: int = 0) -> list[dict]:
     for n in range(start, start + count):
         stems = ("cardi", "hepat", "neur", "derm", "nephr", "ost", "my", "splen")
         names = ", ".join(f"{stem}{chr(97 + n % 26)}{chr(97 + n // 26)}ia" for stem in stems)
-        row = record(f"What should a doctor do for someone who has {names} and no other signs?", "to wait", "en")
-        rows.append(
-            row
-            | {
-                "Complex_CoT": f"The names are {names}. None of them is known, so they need time, and {names[:9]} first."
-            }
-        )
+        thought = f"The names are {names}. None of them is known, so they need time, and {names[:9]} first."
+        question = f"What should a doctor do for someone who has {names} and no other signs?"
+        rows.append(record(question, "to wait", "en", Complex_CoT=thought))
     return rows
 
 
@@ -237,14 +233,9 @@ def test_personal_data_is_reported_and_can_be_left_out(tmp_path: Path, run: Call
 
 
 def test_thoughts_in_the_answer_with_a_system_text(tmp_path: Path, run: Callable, rows: list[dict]) -> None:
-    alpaca = [
-        {
-            "instruction": "You are a doctor.",
-            "input": r["Question"],
-            "output": f"<r>{r['Complex_CoT']}</r>{r['Response']}",
-        }
-        for r in rows
-    ]
+    thoughts = [f"<r>{row['Complex_CoT']}</r>{row['Response']}" for row in rows]
+    texts = zip(rows, thoughts, strict=True)
+    alpaca = [{"instruction": "You are a doctor.", "input": r["Question"], "output": text} for r, text in texts]
     report = run(write(tmp_path / "raw.jsonl", alpaca), "--thought-tags", "<r>", "</r>", "--val", 0, "--test", 0)
     kept = read(tmp_path / "out/t_train.jsonl")
     assert report["system_texts"] == {"You are a doctor.": len(rows)}
