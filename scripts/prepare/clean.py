@@ -45,14 +45,19 @@ REFUSAL_ZH = re.compile(
     r"(?:助手|模型|语言模型|医疗助手|系统|程序)*[，,]\s*我",
     re.I | re.M,
 )
-SENTENCE_END = re.compile(r"[.!?。！？…]")
+SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!Dr|vs)\.(?=\s|$)|[!?。！？…]")  # not in 2.5 mg or E. coli
 CLOSED = tuple(".!?。！？…”\"’')）】》」』]}*`~>-%％℃°+=•—|;；")
 OPEN_END = tuple(",，、:：(（[【-–—/")
 LIST_LINE = re.compile(
-    r"\s*(?:[-*•#>|]|\(?\d{1,2}[.、):）]|[（(][一二三四五六七八九十\d]{1,2}[)）]|[一二三四五六七八九十]、)"
+    r"\s*(?:[-*•#>|①-⑳]|\(?\d{1,2}[.、):）]|[（(][一二三四五六七八九十\d]{1,2}[)）]|[一二三四五六七八九十]、)"
 )
 # An option, bare or after "the answer is:", e.g. "答案是：\n\nE. 800ml".
-OPTION_END = re.compile(r"(?:^|[:：\n])[\s*]*[A-Ha-hＡ-Ｈ][.．、:：)）\s][^。！？!?\n]{1,80}$")
+OPTION_END = re.compile(
+    r"(?:^|[:：\n])[\s*]*[A-Ha-hＡ-Ｈ][.．、:：)）\s][^。！？!?\n]{1,80}$"
+    r"|(?:答案|[应故]选|\b(?:answer|option|choice))(?:是|为|选项?|\bis\b|\boption\b|[\s:：*(（])*[A-HＡ-Ｈ]"
+    r"(?![A-Za-z])(?!.*\b(?:because|since|as|for|due|which|with)\b)[\s.．、:：)）,，*]*[^。！？!?，,；;\n]{0,20}$",
+    re.I,
+)
 LONG_NUMBER = re.compile(r"\d[\d .()-]{8,}")  # cheap: most texts hold none
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}\.[a-zA-Z]{2,}")  # bounded: a gene is one long word
 ID_NUMBER = re.compile(

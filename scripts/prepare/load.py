@@ -125,7 +125,9 @@ def encoding_remedy(path: Path, line: bytes, mixed: bool) -> str:
     """How to make UTF-8 of a file by the look of one line."""
     if mixed:
         return ", as the lines before it are; convert the file's parts before joining them"
-    likely = "UTF-16" if b"\0" in line else "WINDOWS-1252" if decoded(line, "gb18030") is None else "GB18030"
+    # Chinese comes in pairs of bytes; an accented letter stands alone.
+    chinese = re.search(rb"[\x81-\xfe]{2}", line) and decoded(line, "gb18030") is not None
+    likely = "UTF-16" if b"\0" in line else "GB18030" if chinese else "WINDOWS-1252"
     return f"; it may be {likely}: iconv -f {likely} -t UTF-8 {path.name} > utf8-{path.name}"
 
 
@@ -151,9 +153,9 @@ def is_by_lines(head: list[str]) -> bool:
 
 
 def parse_line(text: str) -> dict | BadRow:
-    """The object of one JSON line; a comma after it (a list without its brackets) is let go."""
+    """The object of one JSON line; a comma before or after it (a list without its brackets) is let go."""
     try:
-        value = DECODER.decode(text.removesuffix(","))
+        value = DECODER.decode(text.strip(", \t"))
     except (ValueError, RecursionError) as error:
         return BadRow("not_json", str(error), text)
     return checked(value)

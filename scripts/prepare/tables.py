@@ -100,5 +100,5 @@ def column_values(column: Any) -> list:
     """A parquet column as Python's values; what Python has no value for (a date of the year 200,000) as text."""
     try:
         return as_text(column.to_pylist())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, LookupError):  # the last: an unknown time zone
         return [{str(column.type): str(column.slice(row, 1))} for row in range(len(column))]

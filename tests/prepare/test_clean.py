@@ -75,7 +75,14 @@ THOUGHT = "疼痛在饭后和平卧时加重，符合胃食管反流的特点。
         (EN_ROW, {"Response": LONG + "\n\nAnswer: C. Right main bronchus"}, None),
         (EN_ROW, {"Response": "Check these:\n\n1. Blood\n   - full count\n   - ferritin\n2. Urine"}, None),
         (EN_ROW, {"Response": LONG + "\n\n| drug | dose |\n|---|---|\n| one | 5 mg |"}, None),
+        (EN_ROW, {"Response": LONG + "\n\nThe answer is (E) 800 ml"}, None),
+        (EN_ROW, {"Response": LONG + "\n\nThe answer is E because the blood"}, "cut_off_answer"),
+        (ZH_ROW, {"Response": "综合病史与检查，失血量可以由休克指数来估计，所以需要补充等量液体。故选 E：800ml"}, None),
+        (ZH_ROW, {"Response": "处理如下：先卧床，再补液。具体分为两步，依次进行。\n①卧床休息\n②补充等量液体"}, None),
         (EN_ROW, {"Response": "Pericarditis"}, None),
+        (EN_ROW, {"Response": "Warfarin 2.5 mg daily"}, None),
+        (ZH_ROW, {"Response": "血钾3.5mmol/L"}, None),
+        (EN_ROW, {"Response": "Most likely E. coli, then S. aureus"}, None),
     ],
 )  # fmt: skip
 def test_filters_keep_or_name_the_reason(row: dict, changes: dict, reason: str | None) -> None:

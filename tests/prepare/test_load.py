@@ -49,6 +49,7 @@ LAYOUTS: list[tuple[str, bytes | str, list]] = [
     ("lines", '\ufeff{"a": 1}\n\n{"b": "二"}\n', [(1, A), (3, B)]),
     ("two files joined, each with its mark", '\ufeff{"a": 1}\r\n\ufeff{"b": "二"}', [(1, A), (2, B)]),
     ("a comma after every line", '{"a": 1},\n{"b": "二"},\n', [(1, A), (2, B)]),
+    ("a comma before every line", '{"a": 1}\n, {"b": "二"}\n', [(1, A), (2, B)]),
     ("broken first line", '{"a": 1\n{"b": "二"}\n', [(1, "not_json"), (2, B)]),
     ("two objects on one line", '{"b": "二"}\n{"a": 1} {"a": 1}\n', [(1, B), (2, "not_json")]),
     ("rows that are no objects", '[1]\n{"a": 1}\n"x"\n3', [(1, "not_an_object"), (2, A), (3, "not_an_object"), (4, "not_an_object")]),
@@ -100,11 +101,13 @@ def test_parquet_bytes_are_text_and_no_value_of_an_unused_column_stops(tmp_path:
         "text": pyarrow.array(["二".encode()], pyarrow.binary()),
         "bytes": pyarrow.array([b"\xff"], pyarrow.binary()),
         "far": pyarrow.array([10**13], pyarrow.timestamp("s")),
+        "nowhere": pyarrow.array([0], pyarrow.timestamp("s", "Mars/Phobos")),
         "turns": [[{"role": "user", "content": b"q"}]],
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     ((number, row),) = load.load_rows(str(tmp_path / "a.parquet"))
     assert "timestamp[ms]" in row.pop("far")
+    assert "Mars/Phobos" in str(row.pop("nowhere"))
     assert (number, row) == (1, {"text": "二", "bytes": "\udcff", "turns": [{"role": "user", "content": "q"}]})
 
 
@@ -117,7 +120,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("text.json", b"Dear all,\n", "text.json:1: not valid JSON"),
     ("utf16le.jsonl", '{"a": "患者"}'.encode("utf-16-le"), "it may be UTF-16"),
     ("gbk.jsonl", '{"a": 1}\n{"a": "患者"}'.encode("gbk"), "gbk.jsonl:2: not UTF-8; it may be GB18030: iconv -f GB18030 -t UTF-8 gbk.jsonl"),
-    ("latin.csv", "a,b\n1,café au lait\n".encode("latin-1"), "latin.csv:2: not UTF-8"),
+    ("latin.csv", "a,b\n1,Behçet disease\n".encode("latin-1"), "latin.csv:2: not UTF-8; it may be WINDOWS-1252"),
     ("mixed.jsonl", '{"a": "患者"}\n'.encode() + '{"a": "患者"}\n'.encode("gbk"), "mixed.jsonl:2: not UTF-8, as the lines before it are"),
     ("quote.csv", b'a,"b"c\n1,2\n', "quote.csv:1: not valid CSV"),
     ("open.csv", b'q,a\nx,y\n"x,y\nx,y\nx,y\n', "open.csv:3: a quote opens in this row"),
