@@ -44,7 +44,7 @@ def steps_of(rows: int, parsed: dict[str, Any], processes: int) -> tuple[int, in
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
     if training.max_steps > 0:
         return training.max_steps, batch
-    return math.ceil(math.ceil(rows / batch) * training.num_train_epochs), batch
+    return math.ceil(math.ceil(rows / max(1, batch)) * training.num_train_epochs), batch
 
 
 def in_words(low: float, high: float) -> str:

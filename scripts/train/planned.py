@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import UserError, first_line, load_recipe, read_json
+from scripts.prepare.load import file_format, load_rows
 from scripts.train import run as runs
 from scripts.train.duration import steps_of
 from scripts.train.template import PromptFormat, reachable
@@ -109,8 +110,11 @@ class PlannedRun:
         training = self.parsed["training"]
         return training.per_device_train_batch_size * training.gradient_accumulation_steps
 
-    def read(self, names: list[str]) -> Records:
-        """Registered datasets through LLaMA-Factory's loader and processor, at full length and one record a row."""
+    def read(self, names: list[str], mask_prompts: bool = False) -> Records:
+        """Registered datasets through LLaMA-Factory's loader and processor, at full length and one record a row.
+
+        ``mask_prompts``: label no prompt, whatever train_on_prompt says.
+        """
         from llamafactory.data import get_dataset
 
         for name in names:
@@ -118,23 +122,36 @@ class PlannedRun:
         data = copy.copy(self.parsed["data"])
         data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
         data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
+        data.train_on_prompt = data.train_on_prompt and not mask_prompts
         model, training = self.parsed["model"], self.parsed["training"]
         try:
             with redirect_stdout(io.StringIO()):  # it prints its first record
                 found = get_dataset(self.format.template, model, data, training, "sft", self.format.tokenizer)
+        except UserError:
+            raise
+        except KeyError as error:
+            said = f"its rows have no {error}; see its columns, tags and formatting in dataset_info.json"
+            raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
         except Exception as error:  # datasets, LLaMA-Factory and pyarrow raise many kinds
-            raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {first_line(error)}") from error
+            said = first_line(error.__cause__ or error)
+            raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
         rows = found["train_dataset"]
-        return Records(list(rows["input_ids"]), list(rows["labels"]), count_rows(names, data) - len(rows))
+        lost = count_rows(names, data) - len(rows) if data.mix_strategy == "concat" else 0
+        return Records(list(rows["input_ids"]), list(rows["labels"]), lost)
 
 
 def count_rows(names: list[str], data: Any) -> int:
-    """Rows of registered JSON Lines files; 0 where one of them is of another kind."""
-    files = [file for name in names for file in runs.registered_files(name, data.dataset_dir) or []]
-    if any(file.suffix != ".jsonl" for file in files):
-        return 0
-    total = sum(bool(line.strip()) for file in files for line in file.open(encoding="utf-8"))
-    return min(total, data.max_samples or total)
+    """Rows that LLaMA-Factory takes of registered files; 0 where one of them is of a kind that prepare cannot read."""
+    total = 0
+    for name in dict.fromkeys(names):  # it takes a name once
+        files = runs.registered_files(name, data.dataset_dir)
+        if not files or not all(file_format(file.name) for file in files):
+            return 0
+        rows = sum(1 for file in files for _ in load_rows(str(file)))
+        about = read_json(Path(data.dataset_dir) / "dataset_info.json")[name]
+        rows = about.get("num_samples") or rows
+        total += min(rows, data.max_samples or rows)
+    return total
 
 
 def plan(path: str, overrides: list[str]) -> PlannedRun:

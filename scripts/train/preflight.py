@@ -27,10 +27,14 @@ from scripts.train.duration import estimate, gpus, time_first_steps
 from scripts.train.memory import predict_peak_gib, trained_weights
 from scripts.train.planned import IGNORED, PlannedRun, plan
 from scripts.train.run import names_of, registered_files
-from scripts.train.template import official_prompt
+from scripts.train.template import official_prompt, reachable
 
 GIB = 2**30
 SHOWN = 1500  # characters of a record that --show prints
+POSITIVE = (
+    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank",
+    "cutoff_len",
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -68,10 +72,11 @@ def check(name: str, of_records: bool = False) -> Callable:
 @check("recipe")
 def check_recipe(run: PlannedRun) -> str:
     """Values have the type that LLaMA-Factory will use them as, and its own parser takes the recipe."""
-    wrong = mistyped(run.recipe)
+    wrong = mistyped(run.recipe) or out_of_range(run.recipe)
     if wrong:
         raise UserError(f"{run.path}: {'; '.join(wrong)}")
-    _ = run.parsed
+    if not run.parsed["training"].do_train:
+        raise UserError(f"{run.path}: nothing would be trained; set do_train: true")
     return f"{run.path}: LLaMA-Factory parses it; {run.batch} records per step and GPU"
 
 
@@ -101,6 +106,16 @@ def mistyped(recipe: dict[str, Any]) -> list[str]:
                 remedy = "write it without quotes" if isinstance(value, str) else text
                 found[key] = f"{key} is {value!r}, expected {said}: {remedy}"
     return [found[key] for key in sorted(found)]
+
+
+def out_of_range(recipe: dict[str, Any]) -> list[str]:
+    """Values that LLaMA-Factory's parser takes, and training fails on or learns nothing with."""
+    wrong = {key: "more than 0" for key in POSITIVE if key in recipe and not (recipe[key] or 0) > 0}
+    if (recipe.get("learning_rate") or 0) >= 1:
+        wrong["learning_rate"] = "less than 1"
+    if recipe.get("quantization_bit") not in (None, 4, 8) and recipe.get("quantization_method", "bnb") == "bnb":
+        wrong["quantization_bit"] = "4 or 8"
+    return [f"{key} is {recipe[key]!r}, expected {expected}" for key, expected in wrong.items()]
 
 
 @check("packing", of_records=True)
@@ -140,7 +155,22 @@ def check_base_model(run: PlannedRun) -> str:
     if not Path(run.model).is_dir():
         where = "hub" if hub_answers() else "the hub's cache"
     _ = run.config, run.format
+    check_starting_points(run)
     return f"{run.model} ({where})"
+
+
+def check_starting_points(run: PlannedRun) -> None:
+    """UserError where an adapter or a checkpoint that the recipe starts from is not there."""
+    from peft import PeftConfig
+
+    checkpoint = run.recipe.get("resume_from_checkpoint")
+    if isinstance(checkpoint, str) and not Path(checkpoint).is_dir():
+        raise UserError(f"resume_from_checkpoint={checkpoint}: no such folder; leave it out: a run resumes by itself")
+    for adapter in names_of(run.parsed["model"].adapter_name_or_path):
+        try:
+            PeftConfig.from_pretrained(reachable(adapter))
+        except Exception as error:  # the hubs' clients raise many kinds
+            raise UserError(f"adapter_name_or_path={adapter}: found no adapter there ({first_line(error)})") from error
 
 
 def hub_answers() -> bool:
@@ -226,9 +256,10 @@ def check_held_out(run: PlannedRun) -> str:
         others = [*others, run.datasets[0].removesuffix("_train") + "_test"]
     if not others:
         return Warn("no test split beside this dataset: perplexity of held-out records cannot be measured later")
-    trained = run.records.prompts()
+    learned = run.parsed["data"].train_on_prompt
+    trained = (run.read(run.datasets, mask_prompts=True) if learned else run.records).prompts()
     for name in others:
-        shared = trained & run.read([name]).prompts()
+        shared = trained & run.read([name], mask_prompts=True).prompts()
         if shared:
             example = run.format.decode(list(next(iter(shared))))[-80:]
             raise UserError(f"{len(shared)} questions of {name} are trained on too, such as {example!r}; prepare again")
