@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 THINK = ("<think>", "</think>")
@@ -17,13 +18,14 @@ TURN_END = re.compile(
     r"|\n\s*(?:Q|Question|Human|User|Instruction|下一?题|题目|问题|用户|请你?回答)\s*\d*\s*:",
     re.I,
 )
-MARKUP = re.compile(r"<eo\w>|[*`$#\"'“”‘’「」『』]|\\(?:text\w*|math\w+|rm\b|bf\b|[()\[\]])")
+MARKUP = re.compile(r"<eo\w>|[*`$#\"“”‘「」『』]|(?<![a-z])'|'(?![a-z])|\\(?:text\w*|math\w+|rm\b|bf\b|[()\[\]])")
 PLAIN = str.maketrans(
-    "選擇項應該為確當還與說題問適誤錯類級組細種備✘✗❌✓✔✅_", "选择项应该为确当还与说题问适误错类级组细种备xxxxxx "
+    "選擇項應該為確當還與說題問適誤錯類級組細種備✘✗❌✓✔✅_’", "选择项应该为确当还与说题问适误错类级组细种备xxxxxx '"
 )
 
 # A letter that stands alone: no part of a word, no variable, no type or cell, no article or pronoun, no species.
-ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类型组群超反]|细胞))
+ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类组群超反肽波链段]|细胞|二聚|抗[原体]|蛋白|淋巴))
+    (?![ ](?:cells?|lymphocyt\w*|symptoms?|sections?|bands?|waves?|fib(?:er|re)s?|antigens?|peptides?|proteins?)\b)
     (?!(?<=[AI])[ \t]+(?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])
     (?!\.[ ]?(?:coli|diff|perfr|botul|tetani|albic|fumig|fragil|jejun|faec))"""
 NO_KIND = r"(?<!type[ ])(?<!group[ ])(?<!grade[ ])(?<!stage[ ])"
@@ -35,6 +37,7 @@ CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key)
       {ABOUT} [)\]}}】]* \s*
       (?:[:=>→]|(?<![A-J])[–—-]|\b(?:(?:would|should|could|must|may|seems?[ ]to|appears?[ ]to)[ ])?(?:is|are|was|be)\b)
     | \b(?:choose|chose|pick|select|go[ ]with|going[ ]with|opt[ ]for|boxed)\b )
+    | \bnot[ ]\(?[A-J]\)?,?[ ]but\b | 而是
     | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|符合)的?(?:选项|选择|一项)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
 # What may stand between the cue and the letter; "not" is none of these.
@@ -56,12 +59,12 @@ STATEMENT = re.compile(
     re.X | re.M,
 )
 # A second letter in the same statement: "A, C", "C or D", "C) Doxycycline and D) Vancomycin".
-JOINT = r"(?:[,、/&+;]|\b(?:and|or)\b|[和或及与]|还是|,?也可能是|[)\]】](?=\s*[(\[【]))"
+JOINT = r"(?:[,、/&+;]|\b(?:and|or|also)\b|[和及与]|或者?|还是|,?也可能是|[)\]】](?=\s*[(\[【]))"
 ANOTHER = re.compile(
     rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
        | [).:] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
-         (?:\b(?:and|or)\b|[和或及、]) \s* (?:option\s+)? [(\[]? [A-J][).:]""",
+         (?:\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,]) \s* (?:option\s+)? [(\[]? [A-J][).:]""",
     re.X | re.M,
 )
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
@@ -76,10 +79,16 @@ NOT_IT = re.compile(r"[\s)\]]*(?:\?|吗|(?:is|was) (?:not|incorrect|wrong)\b)", 
 TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|no)[,:]|等一下|不对(?!称)|哦不|更正", re.I)
 # The weaker forms: a sentence that is a letter, a line that begins with one, an option named in a conclusion.
 BARE = re.compile(
-    r"\W*(?:(?:(?i:option|choice)|选项?)\W*)?([a-j]|[A-J](?:(?:\W|and|or|[和或及与])*[A-J])*)(?:选?项)?\W*"
+    r"""\W* (?:(?i:so|therefore|thus|hence|conclusion|i[ ]think|it(?:'s|[ ]is|[ ]must[ ]be|[ ]would[ ]be)
+        |(?:that|this)[ ](?:is|would[ ]be|leaves(?:[ ]us[ ]with)?)|the[ ](?:letter|option|exception)[ ]is)\W+
+        |(?:结论|因此|所以|故|只?剩下?|只有|是)\W*)*
+    (?:(?:(?i:option|choice)|选项?)\W*)? ((?<![a-z] )[a-j]|[A-J](?:(?:\W|and|or|[和或及与])*[A-J])*)
+    (?:选?项)?(?:是?(?:正确|对)的?|符合(?:题意)?)? [^\w?]*""",
+    re.X,
 )
+ONLY_THEN = re.compile(r"\s*(?:only|for|in|if|when|unless)\b", re.I)  # behind "C is the best choice", after an answer
 LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J-])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
-LINE = re.compile(rf"[^\w\n]*(?:(?i:option)\s|选项)?(?:{LABEL.pattern}|([A-J])\s+(?=[\u4e00-\u9fff]))", re.X)
+LINE = re.compile(rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])\s+(?=[\u4e00-\u9fff]))", re.X)
 JUDGED = re.compile(rf"{LINE.pattern}\s*(?:不正确|错误|(?i:incorrect|wrong|false))", re.X)
 NAMED = re.compile(
     rf"""{NO_KIND} (?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
@@ -87,7 +96,7 @@ NAMED = re.compile(
        | \b([A-J])(?=\s+is\s+(?:correct|right)$)""",
     re.X,
 )
-SENTENCE_END = re.compile(r"[。!?\n]|(?:(?<=[\w)%][a-z0-9)%])|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)")
+SENTENCE_END = re.compile(r"(?<=\?)|[。!\n]|(?:(?<=[\w)%][a-z0-9)%])|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)")
 CONCLUDES = re.compile(
     r"\b(?:best|most|correct|right|likely|therefore|thus|so|hence|would be|should|choose|settle|answer|choice|closest"
     r"|match(?:es)?|corresponds)\b|\((?:option|选项) ?[A-J]\)\W*$"
@@ -160,7 +169,7 @@ def read_choice(text: str, letters: str, opened: bool = False, marks: tuple[str,
 
 def _stated(answer: str, sentences: list[str]) -> set[str] | None:
     """The letters of the last statement of an answer; None without one. A first or last sentence may be a letter."""
-    bare = [BARE.fullmatch(sentence) for sentence in sentences[:1] + sentences[-1:]]
+    bare = [BARE.fullmatch(sentence) for sentence in sentences]
     found = [(0, bare[0][1])] if bare and bare[0] else []
     unsaid = False
     for statement in STATEMENT.finditer(answer):
@@ -170,13 +179,17 @@ def _stated(answer: str, sentences: list[str]) -> set[str] | None:
         if UNSAID.search(answer[max(0, start - 200) : start]) or NOT_IT.match(answer, end):
             unsaid = True
             continue
+        if statement["judged"] and (found or LINE.match(answer)) and ONLY_THEN.match(answer, end):
+            continue
         another = ANOTHER.match(answer, end)
         label = LABEL.search("\n".join(answer[end : end + 500].split("\n", 2)[:2]))
         if label and not another and ord(label[1]) == ord(letter[0]) + 1:
             continue  # options in a row, such as the question said again
+        if label and re.search(r"\bare\b", statement[0]):
+            letter += label[1]  # a list of right options
         found.append((end, letter + "".join(LETTER.findall(another[0]) if another else "")))
-    if bare and bare[-1]:
-        found.append((len(answer), bare[-1][1]))
+    if last := "".join(one[1] for one in takewhile(bool, reversed(bare))):
+        found.append((len(answer), last))
     if not found:
         return set() if unsaid else None
     end, letters = found[-1]
