@@ -40,7 +40,7 @@ MEANING_EN = re.compile(
     r"left|right|bilateral|unilateral|upper|lower|anterior|posterior|medial|lateral|proximal|distal|inner|outer|dorsal|"
     r"ventral|superior|inferior|(?:fe)?males?|(?:wo)?m[ae]n|boys?|girls?|infants?|child(?:ren)?|adults?|neonates?|elderly|"
     r"pregnan\w+|before|after|during|first|second|third|next|most|least|best|worst|initial|acute|chronic|high|low|"
-    r"increased?|decreased?|higher|lower|mild|moderate|severe|early|late|hyper\w+|hypo\w+|"
+    r"increased?|decreased?|higher|lower|years?|months?|weeks?|days?|hours?|minutes?|mild|moderate|severe|early|late|hyper\w+|hypo\w+|"
     r"what|which|how|why|when|who|diagnos\w+|treat\w*|therap\w+|manag\w+|caus\w+|mechanis\w+|complicat\w+|prognos\w+|"
     r"prevent\w*|risks?|dos\w+|tests?|side|effects?|contraindicat\w+|indicat\w+|pathogen\w*|organisms?|symptoms?|signs?|"
     r"drugs?|medications?|surg\w+|explain|"
@@ -55,12 +55,17 @@ MEANING_EN = re.compile(
 # Long words without an everyday ending are most often names of drugs, diseases and germs.
 NAME = re.compile(r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies)$)[a-z]{8,}")
 MEANING_ZH = re.compile(
-    r"[一二三四五六七八九十百两半双左右上下前后内外男女婴孕不无非未否除急慢高低升降增减轻重早晚近远]|什么|如何|怎|哪|为何|为什么|是否|"
+    r"[一二三四五六七八九十百岁月两半双左右上下前后内外男女婴孕不无非未否除急慢高低升降增减轻重早晚近远]|什么|如何|怎|哪|为何|为什么|是否|"
     r"诊断|治疗|病因|原因|机制|检查|并发|处理|预防|护理|剂量|用量|预后|鉴别|表现|症状|首选|禁忌|适应|分析|解释|说明|手术|用药|药物|"
     r"地平|他汀|利福|格列|达格|替尼|沙坦|普利|列汀|西林|辛伐|依那|司匹|"
     r"[素唑林酮胺嗪啶酯钠钾钙镁铁锌韦汀坦芬莫拉呋噻吡哌咪喹苯氯氟碘霉菌普萘洛沙卡托曲泼甲丙乙丁孢磺汤丸散胶囊]|"
     r"[肝胆脾胃肾心肺脑肠胰脉骨肌腺瘤癌炎血]"
 )
+NEGATION_EN = re.compile(r"no|not|without|never|except")
+NEGATION_ZH = re.compile(r"无|不伴|未见")
+# Words that ask the same, so that "which drug" and "what drug" are no two questions.
+SAME_EN = re.compile(r"(?<= )which(?= )|^which(?= )")
+SAME_ZH = re.compile(r"[何哪] [种项些个]")
 # Words and characters that ask, and those of a further demand.
 ASK_EN = re.compile(r"what|which|how|why|when|explain|describe|name|list|compare")
 ASK_ZH = re.compile(r"什么|何|怎|哪|是否|吗|多少|请")
@@ -155,7 +160,7 @@ def asks(parts: list[str]) -> int:
 def other_question(one: str, other: str) -> bool:
     """Whether two similar questions (tokens with spaces) differ in few places, one of which carries the meaning, or
     one asks for something more."""
-    left, right = one.split(" "), other.split(" ")
+    left, right = (SAME_EN.sub("what", SAME_ZH.sub("什 么", key)).split(" ") for key in (one, other))
     sides = [list(changes(left, right)), list(changes(right, left))]
     runs = [run for side in sides for run in side]
     if any(len(run) >= DEMAND and matches(run, DEMAND_EN, DEMAND_ZH) for run in runs):
@@ -165,6 +170,8 @@ def other_question(one: str, other: str) -> bool:
         return True
     if max(map(len, sides)) > PLACES:
         return False
+    if any(matches(run, NEGATION_EN, NEGATION_ZH) for run in runs):
+        return True
     # One meaning in the place of another, or one more; what an edit merely drops makes no other question.
     told = [any(matches(run, MEANING_EN, MEANING_ZH) for run in side) for side in sides]
     named = [any(map(names_something, side)) for side in sides]

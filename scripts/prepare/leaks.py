@@ -121,8 +121,9 @@ class Index:
 
     def _alone(self, number: int, text: str) -> bool:
         """Whether an item's stem stands in a text between punctuation marks, and not within a sentence."""
-        stem = self.items[number]["question"].strip(EDGES)
-        return bool(re.search(rf"(?<!\w){re.escape(stem)}(?!\w)", text))
+        words = self.items[number]["question"].strip(EDGES).split()
+        stem = r"\s+".join(map(re.escape, words))
+        return bool(re.search(rf"(?<!\w){stem}(?!\w)", text, re.I))
 
     def find(self, question: str, thought: str, answer: str) -> Leak | None:
         """The first leak of a record."""

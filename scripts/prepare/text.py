@@ -44,7 +44,7 @@ FOREIGN = frozenset(  # of German, French, Spanish, Portuguese, Italian, Dutch, 
     "der die das und ist ein eine nicht wie warum welche welcher mit für bei von zu den dem auf sind wird werden "  # noqa: SIM905
     "le la les est un une des du et que qui dans pour avec quel quelle quels comment pourquoi sont sur au aux de "
     "el los las es una y por para con qué cuál cómo del se il di che è come quale della nel os uma não são qual em "
-    "het een wat hoe zijn voor niet og på hva hvad vad är och att ett apa itu adalah yang dan".split()
+    "hilft gegen het een wat hoe zijn voor niet og på hva hvad vad är och att ett apa itu adalah yang dan".split()
 )
 PLAIN_LETTERS = re.compile("[^a-z\u0370-\u03ff\u00b5]")
 
@@ -122,7 +122,9 @@ def language(text: str) -> str | None:
     foreign = sum(word in FOREIGN for word in words)
     if common > foreign and common >= 0.08 * len(words):
         return "en"
-    short = len(words) < 12 and not foreign and not any(map(PLAIN_LETTERS.search, words))
+    accented = [word for word in WORD.findall(text) if PLAIN_LETTERS.search(word.casefold())]
+    name = len(accented) == 1 and len(words) > 1 and accented[0].istitle()  # Sjögren syndrome
+    short = len(words) < 12 and not foreign and (name or not accented)
     return "" if short else None
 
 

@@ -40,6 +40,8 @@ OTHER = [
     ("高血压患者首选的降压药物是什么？", "糖尿病患者首选的降糖药物是什么？"),
     (EN[0][0], EN[0][0].replace("45-year-old", "75-year-old")),
     (EN[0][0], EN[0][0].replace("two hours", "three hours")),
+    (EN[0][0], EN[0][0].replace("two hours", "two weeks")),
+    ("A 60-year-old man on warfarin has an INR of 7 without bleeding. What should be done next?", "A 60-year-old man on warfarin has an INR of 7 with bleeding. What should be done next?"),
     (EN[0][0], EN[0][0].replace("has crushing", "on warfarin has crushing")),
     (EN[0][0], EN[0][0].replace("A 45-year-old man", "A 45-year-old woman")),
     (EN[0][0], EN[0][0] + " And what is the first treatment?"),
@@ -48,6 +50,7 @@ OTHER = [
     ("A man with gout takes allopurinol every day and has a new rash on his left arm. What should be done now?", "A man with gout takes allopurinol every day and has a new rash on his right arm. What should be done now?"),
     (ZH[0][0], ZH[0][0].replace("56岁", "36岁")),
     (ZH[0][0], ZH[0][0].replace("两小时", "三小时")),
+    ("患儿5岁，发热伴犬吠样咳嗽两天，夜间加重，最可能的诊断是什么？", "患儿5月，发热伴犬吠样咳嗽两天，夜间加重，最可能的诊断是什么？"),
     (ZH[0][0], ZH[0][0] + "应如何处理？"),
     (ZH[0][0], ZH[0][0].replace("男，", "女，")),
     ("患者长期服用华法林，近日牙龈出血并出现瘀斑，应首先复查哪项凝血指标？", "患者长期服用利伐沙班，近日牙龈出血并出现瘀斑，应首先复查哪项凝血指标？"),
@@ -67,6 +70,8 @@ SAME = [
     ("用户：医生，我最近发现尿液中有异物，而且经常感到下腹部疼痛，这种情况是否适合做膀胱镜检查？", "医生，我最近发现尿液中有异物，而且经常感到下腹部疼痛，这种情况是否适合做膀胱镜检查？"),
     ("具体给我讲讲每种类型的临床表现和实验室检查特点好吗？我想多了解库欣综合征。", "具体给我讲讲每种类型的临床表现和实验室检查的特点好吗？我想多了解库欣综合征。"),
     (EN[1][0], "Please answer: " + EN[1][0]),
+    ("A young woman has fever, dysuria and left flank pain. Which is the most appropriate antibiotic?", "A young woman has fever, dysuria, and left flank pain. What is the most appropriate antibiotic?"),
+    ("患者男，45岁，左侧胸痛3小时，心电图ST段抬高，应首先给予什么处理？", "患者，男，45岁。左侧胸痛3小时，心电图ST段抬高，应首先给予何种处理？"),
 ]  # fmt: skip
 
 

@@ -70,6 +70,7 @@ def test_leaks_in_the_question(index: Index, text: str, item: int | None, reason
         ("这让我想到一道题：“" + ITEMS[1][0] + "（　）”，答案是青霉素。", 1),
         ("类似的题目有：属于β-内酰胺酶抑制剂的是？选克拉维酸。", 7),
         (LONG + "Concentration of tropicamide: A. 0.01 B. 0.02 C. 0.03 D. 0.04. So", 2),
+        (LONG + "which of the following is not a\nrisk factor for MALIGNANCY? So", 4),
         ("强直-阵挛性癫痫持续状态是指当患者反复出现发作，间歇期意识没有恢复。", None),
         ("头孢哌酮常与属于β-内酰胺酶抑制剂的是舒巴坦合用。", None),
         ("因此考虑缺铁性贫血，需要补铁。", None),

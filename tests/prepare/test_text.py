@@ -63,7 +63,7 @@ def test_repair_is_stable(text: str) -> None:
         ("Was ist das?", None), ("Quelle est la cause?", None), ("¿Qué es la diabetes?", None), ("Che cosa è il diabete?", None), ("Wat is de oorzaak van jicht?", None),
         ("У мужчины 45 лет боль в груди.", None), ("患者は三日前から発熱があります。", None), ("환자는 열이 있습니다", None),
         ("Un homme de 45 ans consulte pour une douleur thoracique avec de la fièvre. Quel est le diagnostic le plus probable?", None),
-        ("Gout treatment?", ""), ("TNF-α", ""), ("", ""),
+        ("Gout treatment?", ""), ("TNF-α", ""), ("Guillain-Barré syndrome?", ""), ("Was hilft gegen Fieber?", None), ("", ""),
     ],
 )  # fmt: skip
 def test_language(text: str, lang: str | None) -> None:
