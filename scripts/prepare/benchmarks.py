@@ -88,7 +88,9 @@ def cmmlu(row: dict) -> Parts:
 
 
 def label(texts: list) -> dict[str, Any]:
-    """Letters from A on to texts."""
+    """Letters from A on to texts; TypeError for a text, such as a CSV file's "['a', 'b']"."""
+    if isinstance(texts, str):
+        raise TypeError("expected a list of texts")
     return {chr(ord("A") + place): text for place, text in enumerate(texts)}
 
 

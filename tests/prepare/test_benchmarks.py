@@ -80,6 +80,7 @@ def test_medmcqa_counts_from_zero_on_the_hub_and_from_one_in_the_authors_files()
         ("mmlu_medical", MMLU | {"answer": 7}, "no single right option"),
         ("mmlu_medical", MMLU | {"subject": "jurisprudence"}, "other subject"),
         ("mmlu_pro_health", PRO | {"category": "law"}, "other category"),
+        ("mmlu_pro_health", PRO | {"options": "['one', 'two']", "answer": "B"}, "not in this benchmark's form"),
     ],
 )
 def test_unclear_rows_are_left_out_and_counted(name: str, row: dict, reason: str) -> None:
