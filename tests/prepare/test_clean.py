@@ -100,7 +100,16 @@ def test_thought_loses_only_the_tags_around_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ACGT" * 25_000, "ha" * 50_000, "<b " * 33_000, "&" * 100_000, "1 " * 50_000, "患" * 100_000]
+    "text",
+    [
+        "ACGT" * 25_000,
+        "ha" * 50_000,
+        "<b " * 33_000,
+        "&" * 100_000,
+        "1 " * 50_000,
+        "患" * 100_000,
+        "a" + " " * 99_999 + "b",
+    ],
 )
 def test_a_text_of_100_kb_takes_less_than_a_second(text: str) -> None:
     begin = time.perf_counter()
