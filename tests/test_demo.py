@@ -20,7 +20,7 @@ from scripts.common import ROOT, UserError, read_json, read_jsonl, write_json, w
 from scripts.train import bases
 from tests.processes import start
 
-KILLS = int(os.environ.get("MEDCOT_KILLS", "3"))
+KILLS = int(os.environ.get("MEDCOT_KILLS", "2"))
 ROWS = [json.loads(line) for line in (ROOT / "data/sample.jsonl").read_text(encoding="utf-8").splitlines()]
 GOOD = [row for row in ROWS if isinstance(row, dict) and row["id"].startswith("sample-")]
 
@@ -195,9 +195,10 @@ def copy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("scripts", "examples", "yamls", "data/benchmarks"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("data/sample.jsonl", "data/questions.jsonl", "docs/bench_train.json"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
+    (folder / "docs").mkdir()
+    bundled = ("sample", "questions", "instructions_en", "instructions_zh")
+    for path in (*(f"data/{name}.jsonl" for name in bundled), "docs/bench_train.json"):
+        shutil.copy(ROOT / path, folder / path)
     program = start_demo(folder)
     assert program.wait(1200) == 0, program.text()
     return folder
