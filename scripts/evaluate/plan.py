@@ -19,6 +19,8 @@ from scripts.evaluate.steps import Evaluation, choose_base_form
 from scripts.evaluate.subject import SIDES, Subject, find_subject, key_of
 from scripts.evaluate.terminal import tell_start
 
+BY_AMOUNT = {"accuracy", "instructions", "format", "controls"}  # steps whose amount follows the measured speed
+
 
 def plan_evaluation(options: argparse.Namespace) -> Evaluation:
     """The evaluation as far as it can be settled without a model. UserError for what is missing or contradictory."""
@@ -117,7 +119,8 @@ def start_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack
         run.forms = {side: forms.thinking_form(form) for side in run.sides}
     else:
         run.forms = {side: forms.chat_form(form.frame() if form else None) for side in run.sides}
-    settle_amount(run)
+    if BY_AMOUNT & set(run.settings.steps):
+        settle_amount(run)
     if run.forms["base"].name != "chat" and run.subject.adapter:
         choose_base_form(run, form)
 

@@ -130,6 +130,7 @@ def test_a_run_without_a_test_split_skips_perplexity_and_goes_on(tmp_path, tiny_
     folder = evaluate(tmp_path / "results", "--adapter", str(adapter), "--only", "perplexity", "answers")
     assert "no perplexity" in capsys.readouterr().out
     assert (folder / "answers.json").exists()
+    assert not (folder / "settings.json").exists(), "what these steps need would be far too much for the others"
     assert not (folder / "perplexity.json").exists()
 
 
