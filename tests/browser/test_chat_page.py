@@ -163,8 +163,13 @@ def test_the_too_long_notice_stands_in_the_conversation(site, visit):
     send(page, "x" * (MAX_CHARS + 1))
     notice = page.get_by_text(TEXTS["en"]["too_long"]).first
     notice.wait_for()
-    place, box = notice.bounding_box(), page.locator("textarea").last.bounding_box()
-    assert place["y"] + place["height"] <= box["y"], "over no button"
+
+    def above_the_box() -> bool:
+        notice.scroll_into_view_if_needed()  # the page may still be on its way there
+        place, box = notice.bounding_box(), page.locator("textarea").last.bounding_box()
+        return place["y"] + place["height"] <= box["y"]
+
+    assert eventually(above_the_box), "over no button"
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
