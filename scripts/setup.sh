@@ -21,6 +21,9 @@ done
 [ -n "$python" ] || stop "found no CPython 3.11 or 3.12 (looked for ${PYTHON:-python3.11, python3.12, python3}); install one, or name it: make setup PYTHON=/path/to/python3.11"
 "$python" -c 'import venv, ensurepip' 2>/dev/null || stop "$python has no venv module; on Debian: apt install python3-venv"
 
+# A sync through a link would change somebody else's environment.
+[ ! -L .venv ] || stop ".venv is a link to $(readlink .venv) and holds other packages than the locks; run make setup there"
+
 if [ ! -e .venv/.locks ]; then
     free=$(df -Pk . | awk 'NR==2 {print int($4 / 1048576)}')
     [ "$free" -ge 12 ] || stop "$free GiB free here; the environment takes 8 GiB and its download cache 3 more"

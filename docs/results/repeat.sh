@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything in docs/results again, from raw records to the report, on a CPU with 2 cores. From the project's root, after
-# `make setup`:
+# A 0.5B run on 160 real records, from raw records to the report, on a CPU with 2 cores; never run to its end. From the
+# project's root, after `make setup`:
 #
 #   DATA=DIR sh docs/results/repeat.sh
 #

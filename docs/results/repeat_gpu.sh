@@ -1,5 +1,6 @@
 #!/bin/sh
-# Everything in docs/results again, from raw records to the report, on one NVIDIA GPU with 24 GB. From the project's
+# A 1.5B model on all real records, two seeds, a learning curve, public benchmarks, on one NVIDIA GPU with 24 GB; only its
+# preparing has run. From the project's
 # root, after `make setup setup-vllm`:
 #
 #   DATA=DIR sh docs/results/repeat.sh
