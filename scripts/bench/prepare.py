@@ -1,9 +1,9 @@
 """Preparing, measured: corpora of real text with planted faults, and the peers on the same rows in the same run.
 
-    python -m scripts.bench.prepare                                  # 1,000 and 10,000 records, a few minutes
-    python -m scripts.bench.prepare --sizes 20000 --seed 7 --json docs/prepare.json
+    python -m scripts.bench.prepare --text FOLDER                    # 1,000 and 10,000 records, a few minutes
+    python -m scripts.bench.prepare --text FOLDER --sizes 20000 --seed 7 --json docs/prepare.json
 
-Real text is in the folder --text (default: ../shared). Clean questions and reasoning are put together from real
+Real text is in the folder --text. Clean questions and reasoning are put together from real
 sentences; cuts, refusals, loops and foreign reasoning are planted into real records. Prints for each size recall and
 precision of what was planted, the floor (reading and tokenising once), seconds and peak memory of all steps together,
 and what datatrove's MinHash and open-r1's 8-grams find.
@@ -341,7 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m scripts.bench.prepare", description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("--sizes", type=int, nargs="+", default=[1000, 10000], help="records (default: 1000 10000)")
-    add("--text", type=Path, default=ROOT.parent / "shared", help="folder of real text (default: ../shared)")
+    add("--text", type=Path, required=True, help="folder of real text")
     add("--seed", type=int, default=1, help="of the corpora; the rules were set on 1 (default: 1)")
     add("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
