@@ -272,9 +272,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
     args = parser.parse_args()
     demo = Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps))
-    print(
-        "Records → dataset → QLoRA fine-tune → before and after → report; 10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)"
-    )
+    print("Records → dataset → QLoRA → before and after → report; 10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)")
     demo.run()
 
 
