@@ -20,7 +20,7 @@ from scripts.common import ROOT, UserError, read_json, read_jsonl, write_json, w
 from scripts.train import bases
 from tests.processes import start
 
-KILLS = int(os.environ.get("MEDCOT_KILLS", "2"))
+KILLS = int(os.environ.get("MEDCOT_KILLS", "1"))
 ROWS = [json.loads(line) for line in (ROOT / "data/sample.jsonl").read_text(encoding="utf-8").splitlines()]
 GOOD = [row for row in ROWS if isinstance(row, dict) and row["id"].startswith("sample-")]
 

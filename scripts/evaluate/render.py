@@ -29,7 +29,8 @@ ON_RECORDS = {
 }
 RULES = (
     "A verdict needs an exact paired test, corrected by Holm over the whole table, and at least 20 items; "
-    "intervals are shown beside it. Nats per token are the logarithm of perplexity: lower is better."
+    "intervals are shown beside it. Nats per token are the logarithm of perplexity, measured for both in training's "
+    "template: lower means that such records are predicted better, not that answers are right."
 )
 
 

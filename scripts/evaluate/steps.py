@@ -55,8 +55,11 @@ class Evaluation:
         return Store(self.folder / "generations.jsonl")
 
     @contextmanager
-    def step(self, name: str, **more: Any) -> Iterator[dict[str, Any]]:
-        """Announce a step; what is put into the yielded dictionary is written to ``{name}.json``."""
+    def step(self, name: str, limits: Limits | None = None, **more: Any) -> Iterator[dict[str, Any]]:
+        """Announce a step; what is put into the yielded dictionary is written to ``{name}.json``.
+
+        ``limits``: the step's own, where they are not the evaluation's.
+        """
         print(f"[{name}]", flush=True)
         began, result = time.perf_counter(), {}
         yield result
@@ -65,6 +68,9 @@ class Evaluation:
             "base_form_chosen": self.base_chosen,
             "held_out": self.held_out,
         }
+        if limits:
+            own = {"budgets": limits.budgets, "answer_tokens": limits.answer_tokens, "sampling": limits.sampling}
+            settings |= own
         seconds = {"seconds": round(time.perf_counter() - began, 1)}
         engine = self.engines["base"].about | {"faults": self.faults()} if self.engines else {}
         about = {"subject": self.about, "settings": settings, **engine, "provenance": provenance() | seconds}
@@ -93,7 +99,7 @@ def show_answers(run: Evaluation) -> None:
     prompts = [row for _, row in read_jsonl(ROOT / "data/questions.jsonl")]
     items = [Item(row["id"], row["question"]) for row in prompts]
     limits = Limits((SHOWN_TOKENS,), SHOWN_TOKENS, R1_SAMPLING, run.settings.seeds[0])
-    with run.step("answers") as result:
+    with run.step("answers", limits) as result:
         result["answers"] = [dict(row) for row in prompts]
         for side in run.sides:
             for row, answered in zip(result["answers"], run.ask(items, "answers", side, limits), strict=True):
