@@ -1,45 +1,18 @@
 #!/bin/sh
 # A 1.5B model on all real records, two seeds, a learning curve, public benchmarks, on one NVIDIA GPU with 24 GB; only its
-# preparing has run. From the project's
-# root, after `make setup setup-vllm`:
+# preparing has run. From the project's root, after `make setup setup-vllm`:
 #
-#   DATA=DIR sh docs/results/repeat.sh
+#   DATA=DIR sh docs/results/repeat_gpu.sh
 #
-# DATA/raw:     medical_o1_demo_en.json (FreedomIntelligence/HuatuoGPT-o1), medical_o1_zh_alpaca.jsonl
-#               (2025fall/qwen3-medical-finetune), delicate_r1_zh.jsonl
-#               (lengbolengbo/QLoRA-Qwen3-medical-diagnosis-SFT), delicate_r1_zh_numbered.jsonl (SHIPKING110/SFT-)
-# DATA/eval:    test items: medqa.jsonl medmcqa.jsonl pubmedqa.jsonl mmlu.jsonl mmlu-pro.jsonl (medagents-benchmark)
-# DATA/eval_zh: medqa_zh.json cmexam.json
-# DATA/dev:     MedQA's development items: medqa_us_dev_4opt.jsonl medqa_mainland_dev_4opt.jsonl
-# LIMIT: items of each test benchmark (1000). What is finished is kept: the same command goes on after a stop.
+# records.sh says what DATA holds. LIMIT: items of each test benchmark (1000). What is finished is kept: the same command
+# goes on after a stop.
 set -eu
-: "${DATA:?the folder of raw records and benchmark items}"
-raw=$DATA/raw eval=$DATA/eval eval_zh=$DATA/eval_zh dev=$DATA/dev
 LIMIT=${LIMIT:-1000}
-PATH=$PWD/.venv/bin:$PATH
-export PATH OMP_WAIT_POLICY=PASSIVE TORCH_CUDNN_SDPA_DEPRIORITIZED=1
-base=saves/qwen_coder_1.5b  # 4-bit weights made bfloat16: not the published ones
+base=saves/qwen_coder_1.5b kind=real-1.5b development=300 cutoff=2048  # not the published weights, as in repeat.sh
+export TORCH_CUDNN_SDPA_DEPRIORITIZED=1
+. docs/results/records.sh
 tests="data/public/medqa.jsonl data/public/medmcqa.jsonl data/public/medqa_zh.jsonl data/public/cmexam.jsonl"
 questions="data/public_dev/medqa_dev.jsonl data/public_dev/medqa_zh_dev.jsonl"
-
-echo "== 1. base model, benchmarks, records"
-python -m scripts.train.bases real-1.5b --out "$base"
-python -m scripts.prepare.benchmarks medqa medmcqa pubmedqa mmlu_medical mmlu_pro_health medqa_zh cmexam \
-  --out data/public --from "$eval/medqa.jsonl" "$eval/medmcqa.jsonl" "$eval/pubmedqa.jsonl" "$eval/mmlu.jsonl" \
-  "$eval/mmlu-pro.jsonl" "$eval_zh/medqa_zh.json" "$eval_zh/cmexam.json"
-python -m scripts.prepare.benchmarks medqa medqa_zh --out data/public_dev/whole \
-  --from "$dev/medqa_us_dev_4opt.jsonl" "$dev/medqa_mainland_dev_4opt.jsonl"
-for name in medqa medqa_zh; do
-  head -n 300 "data/public_dev/whole/$name.jsonl" > "data/public_dev/${name}_dev.jsonl"
-done
-mkdir -p data/real
-# Without its 10 records on safety, and without the one instruction before all others: no later question has it.
-grep -v red_team_safety "$raw/medical_o1_zh_alpaca.jsonl" |
-  sed 's/^{"instruction": "[^"]*", /{/' > data/real/medical_o1_zh.jsonl
-python -m scripts.prepare "$raw/medical_o1_demo_en.json" data/real/medical_o1_zh.jsonl "$raw/delicate_r1_zh.jsonl" \
-  "$raw/delicate_r1_zh_numbered.jsonl" --columns Complex_CoT=think Response=answer \
-  --thought-tags '<reasoning>' '</reasoning>' --template qwen --tokenizer "$base" --out data/real --name real \
-  --benchmarks data/public/*.jsonl data/public_dev/whole/*.jsonl
 for count in 100 400; do
   mkdir -p "data/real_n$count"
   cp data/real/dataset_info.json data/real/real_val.jsonl data/real/real_test.jsonl "data/real_n$count"
