@@ -57,7 +57,8 @@ class Script:
     """What a server says and does.
 
     ``answer(request)``: a text. ``faults``: one is taken per request until none is left (a key of STATUS, an HTTP
-    status, or drop, slow, nonsense, html, empty; None: no fault).
+    status, or drop, slow, nonsense, html, empty; None: no fault). ``refuses(request)``: a fault that a request's own
+    content brings, however many are under way.
     ``finish(request)``: the reason given at an end that no limit made. ``reasoning``: the field that a reasoning parser
     puts thoughts in. ``noise``: nats by which log-probabilities shift with load.
     """
@@ -68,6 +69,7 @@ class Script:
     completions: bool = True
     key: str = ""
     faults: list[str | int | None] = field(default_factory=list)
+    refuses: Callable[[Request], str | None] = lambda request: None
     finish: Callable[[Request], str] = lambda request: "stop"
     reasoning: str = ""
     marks: tuple[str, str] = ("<think>", "</think>")
@@ -163,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         if model is None:
             self._send(404, {"error": {"message": f"The model `{body.get('model')}` does not exist.", "code": 404}})
             return
-        fault = self.script.take_fault()
+        fault = self.script.refuses(requests[0]) or self.script.take_fault()
         if not self._failed(fault):
             self._answer(model, requests)
 

@@ -92,7 +92,7 @@ def test_parameters_that_a_judge_does_not_take_are_left_out(tmp_path, monkeypatc
     """OpenAI's reasoning models refuse max_tokens and temperature one after the other; several requests run at once."""
     limit = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
     monkeypatch.setitem(STATUS, "limit", refusal(limit, "unsupported_parameter"))
-    script = Script(lambda request: "[[tie]]", faults=["limit"] * 6)
+    script = Script(lambda request: "[[tie]]", refuses=lambda asked: "limit" if "max_tokens" in asked.body else None)
     assert {row["outcome"] for row in judged(script, [pair(i) for i in range(3)], Store(tmp_path / "j"))} == {"tie"}
     body = script.requests[-1].body
     assert "max_completion_tokens" in body
@@ -102,9 +102,10 @@ def test_parameters_that_a_judge_does_not_take_are_left_out(tmp_path, monkeypatc
 def test_a_window_smaller_than_the_room_is_used_whole(tmp_path, monkeypatch):
     large = "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096"
     monkeypatch.setitem(STATUS, "large", refusal(large))
-    script = Script(lambda request: "[[tie]]", faults=["large"] * 4)
+    limits = {"max_tokens", "max_completion_tokens"}
+    script = Script(lambda request: "[[tie]]", refuses=lambda asked: "large" if limits & asked.body.keys() else None)
     assert judged(script, [pair(0)], Store(tmp_path / "j"))[0]["outcome"] == "tie"
-    assert not script.requests[-1].body.keys() & {"max_tokens", "max_completion_tokens"}
+    assert not script.requests[-1].body.keys() & limits
     assert script.requests[-1].body["temperature"] == 0
 
 
