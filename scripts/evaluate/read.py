@@ -26,7 +26,7 @@ PLAIN = str.maketrans(
 # A letter that stands alone: no part of a word, no variable, no type or cell, no article or pronoun, no species.
 ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类组群超反肽波链段]|细胞|二聚|抗[原体]|蛋白|淋巴))
     (?![ ](?:cells?|lymphocyt\w*|symptoms?|sections?|bands?|waves?|fib(?:er|re)s?|antigens?|peptides?|proteins?)\b)
-    (?!(?<=[AI])[ \t]+(?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])
+    (?!(?<=[AI])(?<![Oo]nly[ ][AI])[ \t]+(?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])
     (?!\.[ ]?(?:coli|diff|perfr|botul|tetani|albic|fumig|fragil|jejun|faec))"""
 NO_KIND = r"(?<!type[ ])(?<!group[ ])(?<!grade[ ])(?<!stage[ ])"
 # What announces an answer: "The answer to this question is", "Best option:", "I choose", "\boxed", "答案", "故选".
@@ -41,7 +41,7 @@ CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key)
     | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|符合)的?(?:选项|选择|一项)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
 # What may stand between the cue and the letter; "not" is none of these.
-FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|只能|可能|选项|[是为选择]
+FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|只能|可能|选项|[是为有选择]
     | \b(?:is|are|be|the|therefore|thus|then|clearly|likely|most|probably|also|only|either)\b
     | \b(?:option|choice|letter|answer)\b
     ){0,12}"""
@@ -54,6 +54,8 @@ STATEMENT = re.compile(
        | (?<![不非])[是为]:?\s* (?:选项)? (?P<chinese>[A-J]) {ALONE} (?=[.、]\s*[\u4e00-\u9fff])
        | \b(?P<judged>[A-J])[)\]】]? \s+ is \s+ (?:therefore\s+|thus\s+)? the \s+ (?:(?:correct|right|best)\s+)?
          (?:answer|choice|option)\b
+       | (?:\b[Oo]nly\s+(?:option\s+)?|只有(?:选项)?) (?P<only>[A-J]) {ALONE}
+         (?=\s+(?:fits|matches|remains|is\s(?:left|right|correct))\b|选?项?(?:符合|正确|满足|成立))
        | 选项\s*(?P<correct>[A-J]) {ALONE} [^。\n,不非]{{0,20}} 是(?:正确|最[^。\n,]{{1,6}})的?
          (?:答案|选项|选择|诊断)""",
     re.X | re.M,
@@ -64,9 +66,12 @@ ANOTHER = re.compile(
     rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
        | [).:] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
-         (?:\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,]) \s* (?:option\s+)? [(\[]? [A-J][).:]""",
+         (?:\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,]) \s* (?:option\s+)? [(\[]? [A-J][).:]
+       | (?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? [和或及与、] (?:选项)?[A-J] {ALONE} (?!相?比)[、\u4e00-\u9fff]""",
     re.X | re.M,
 )
+# A line of a list of right options below the first one.
+ITEM = re.compile(r"[^\w\n]*(?:option\s|选项)?([A-J])(?:\W*|(?P<text>(?:[).:、\]】]|\s)[^\n]*))", re.I)
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
 # What makes a statement none: a condition or an example, a denial, a question, a correction after it.
 UNSAID = re.compile(
@@ -88,7 +93,11 @@ BARE = re.compile(
 )
 ONLY_THEN = re.compile(r"\s*(?:only|for|in|if|when|unless)\b", re.I)  # behind "C is the best choice", after an answer
 LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J-])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
-LINE = re.compile(rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])\s+(?=[\u4e00-\u9fff]))", re.X)
+# "D万古霉素": letter and text only, no word that begins with a letter and nothing that is said about an option.
+GLUED = rf"{ALONE} (?!因子|受体|选择素|臂|患者|选?项|[^\n]*[不错非没无])(?=[\u4e00-\u9fff]{{2,15}}。?\s*$)"
+LINE = re.compile(
+    rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])(?:\s+(?=[\u4e00-\u9fff])|{GLUED}))", re.X
+)
 JUDGED = re.compile(rf"{LINE.pattern}\s*(?:不正确|错误|(?i:incorrect|wrong|false))", re.X)
 NAMED = re.compile(
     rf"""{NO_KIND} (?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
@@ -96,7 +105,9 @@ NAMED = re.compile(
        | \b([A-J])(?=\s+is\s+(?:correct|right)$)""",
     re.X,
 )
-SENTENCE_END = re.compile(r"(?<=\?)|[。!\n]|(?:(?<=[\w)%][a-z0-9)%])|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)")
+SENTENCE_END = re.compile(
+    r"(?<=\?)|[。!\n]|(?:(?<=[\w)%][a-z0-9)%])|(?<=[A-Z][A-Z])|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)"
+)
 CONCLUDES = re.compile(
     r"\b(?:best|most|correct|right|likely|therefore|thus|so|hence|would be|should|choose|settle|answer|choice|closest"
     r"|match(?:es)?|corresponds)\b|\((?:option|选项) ?[A-J]\)\W*$"
@@ -155,11 +166,13 @@ def mark_pattern(mark: str) -> re.Pattern:
 
 def read_choice(text: str, letters: str, opened: bool = False, marks: tuple[str, str] = THINK) -> Choice:
     """The letter among ``letters`` (e.g. "ABCDE") that a whole output, or the text after its thought, chooses."""
-    answer = unicodedata.normalize("NFKC", split_reasoning(text, opened, marks).answer).translate(PLAIN)
+    answer = split_reasoning(text, opened, marks).answer.replace("…", " ")
+    answer = unicodedata.normalize("NFKC", answer).translate(PLAIN)
+    answer = re.sub(r"答[ \t]+案[ \t]*(?=:)", "答案", answer)
     answer = next((turn for turn in TURN_END.split(answer) if turn.strip()), "")
     answer = MARKUP.sub("", answer).strip()
     sentences = [part.strip() for part in SENTENCE_END.split(re.sub(r":\s*\n", ": ", answer)) if part.strip()]
-    said = _stated(answer, sentences)
+    said = _stated(answer, sentences, letters)
     if said is None:
         said = _named(answer, sentences, letters)
     if len(said) == 1 and said <= set(letters):
@@ -167,7 +180,7 @@ def read_choice(text: str, letters: str, opened: bool = False, marks: tuple[str,
     return Choice(None, "several" if len(said) > 1 else "none")
 
 
-def _stated(answer: str, sentences: list[str]) -> set[str] | None:
+def _stated(answer: str, sentences: list[str], options: str) -> set[str] | None:
     """The letters of the last statement of an answer; None without one. A first or last sentence may be a letter."""
     bare = [BARE.fullmatch(sentence) for sentence in sentences]
     found = [(0, bare[0][1])] if bare and bare[0] else []
@@ -181,19 +194,46 @@ def _stated(answer: str, sentences: list[str]) -> set[str] | None:
             continue
         if statement["judged"] and (found or LINE.match(answer)) and ONLY_THEN.match(answer, end):
             continue
+        more, list_end = _listed_below(answer, end)
+        if more and set(more + letter) == set(options):
+            continue  # all options: the question said again
+        if more:
+            found.append((list_end, letter + more))
+            continue
         another = ANOTHER.match(answer, end)
         label = LABEL.search("\n".join(answer[end : end + 500].split("\n", 2)[:2]))
         if label and not another and ord(label[1]) == ord(letter[0]) + 1:
             continue  # options in a row, such as the question said again
-        if label and re.search(r"\bare\b", statement[0]):
-            letter += label[1]  # a list of right options
         found.append((end, letter + "".join(LETTER.findall(another[0]) if another else "")))
-    if last := "".join(one[1] for one in takewhile(bool, reversed(bare))):
+    last = "".join(one[1] for one in takewhile(bool, reversed(bare)))
+    if last and not (found and found[-1][0] == len(answer)):
         found.append((len(answer), last))
     if not found:
         return set() if unsaid else None
     end, letters = found[-1]
     return set() if TAKEN_BACK.search(answer, end) else set(re.findall("[A-J]", letters.upper()))
+
+
+def _listed_below(answer: str, end: int) -> tuple[str, int]:
+    """The letters of a list's further lines below a stated letter that ends at ``end``, and where the list ends.
+
+    Letters alone, or options with their texts where the first stands in a line of its own too.
+    """
+    first = answer.rfind("\n", 0, end) + 1
+    own_line = not re.search(r"\w", answer[first : end - 1])
+    letters, gap = "", False
+    place = answer.find("\n", end)
+    while place >= 0:
+        stop = answer.find("\n", place + 1)
+        line = answer[place + 1 : stop if stop >= 0 else len(answer)]
+        item = ITEM.fullmatch(line)
+        if line.strip() and (not item or DENIES.search(line) or (item["text"] and (gap or not own_line))):
+            break
+        gap = gap or not line.strip()
+        if item:
+            letters, end = letters + item[1], place + 1 + len(line)
+        place = stop
+    return letters, end
 
 
 def _named(answer: str, sentences: list[str], letters: str) -> set[str]:
