@@ -1,7 +1,7 @@
 """A scripted OpenAI-compatible server over real HTTP: known answers, faults on demand.
 
 It speaks as vLLM does where that matters: base model and LoRA adapter under two names, /v1/completions that continues
-a given text, several prompts at once, log-probabilities, token counts, and a reasoning parser.
+a given text, log-probabilities, token counts, and chat for a judge.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import random
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,20 +58,17 @@ class Script:
     ``answer(request)``: a text. ``faults``: one is taken per request until none is left (a key of STATUS, an HTTP
     status, or drop, slow, nonsense, html, empty; None: no fault). ``refuses(request)``: a fault that a request's own
     content brings, however many are under way.
-    ``finish(request)``: the reason given at an end that no limit made. ``reasoning``: the field that a reasoning parser
-    puts thoughts in. ``noise``: nats by which log-probabilities shift with load.
+    ``finish(request)``: the reason given at an end that no limit made. ``noise``: nats by which log-probabilities
+    shift with load.
     """
 
     answer: Callable[[Request], str]
     models: tuple[Model, ...] = (Model("scripted"),)
     owner: str = "vllm"
-    completions: bool = True
     key: str = ""
     faults: list[str | int | None] = field(default_factory=list)
     refuses: Callable[[Request], str | None] = lambda request: None
     finish: Callable[[Request], str] = lambda request: "stop"
-    reasoning: str = ""
-    marks: tuple[str, str] = ("<think>", "</think>")
     slow: float = 1.5
     noise: float = 0.0
     requests: list[Request] = field(default_factory=list)
@@ -154,25 +150,19 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._is_let_in():
             return
-        if self.path not in (CHAT, COMPLETIONS) or (self.path == COMPLETIONS and not self.script.completions):
+        if self.path not in (CHAT, COMPLETIONS):
             self._send(404, {"detail": "Not Found"})
             return
-        prompts = self._prompts(body)
-        requests = [Request(self.path, body, prompt) for prompt in prompts]
+        request = Request(self.path, body, body["messages"][-1]["content"] if self.path == CHAT else body["prompt"])
         with self.script.lock:
-            self.script.requests.extend(requests)
+            self.script.requests.append(request)
         model = self.script.named(body.get("model", ""))
         if model is None:
             self._send(404, {"error": {"message": f"The model `{body.get('model')}` does not exist.", "code": 404}})
             return
-        fault = self.script.refuses(requests[0]) or self.script.take_fault()
+        fault = self.script.refuses(request) or self.script.take_fault()
         if not self._failed(fault):
-            self._answer(model, requests)
-
-    def _prompts(self, body: dict[str, Any]) -> list[str]:
-        if self.path == CHAT:
-            return [body["messages"][-1]["content"] or ""]
-        return body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
+            self._answer(model, request)
 
     def _is_let_in(self) -> bool:
         if self.script.key and self.headers.get("Authorization") != f"Bearer {self.script.key}":
@@ -204,52 +194,25 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _answer(self, model: Model, requests: list[Request]) -> None:
-        choices, prompt_tokens, new_tokens = [], 0, 0
-        for index, request in enumerate(requests):
-            text, finish = with_limits(self.script.answer(request), request.body, self.script.finish(request))
-            logprobs = self._logprobs(model, request, text)
-            choices.append({"index": index, "finish_reason": finish, "logprobs": logprobs, **self._spoken(text)})
-            prompt_tokens += len(tokens(request.prompt))
-            new_tokens += len(tokens(text))
+    def _answer(self, model: Model, request: Request) -> None:
+        text, finish = with_limits(self.script.answer(request), request.body, self.script.finish(request))
+        choice = {"index": 0, "finish_reason": finish, "logprobs": self._logprobs(model, request, text)}
+        choice |= {"message": {"role": "assistant", "content": text}} if self.path == CHAT else {"text": text}
         kind = "chat.completion" if self.path == CHAT else "text_completion"
         about = {"id": "scripted", "object": kind, "created": 0, "model": model.name}
-        self._send(200, {**about, "choices": choices, "usage": usage(prompt_tokens, new_tokens)})
-
-    def _spoken(self, text: str) -> dict[str, Any]:
-        if self.path == COMPLETIONS:
-            return {"text": text}
-        message: dict[str, Any] = {"role": "assistant", "content": text}
-        thought, closed, answer = text.partition(self.script.marks[1])
-        if self.script.reasoning and closed:
-            thought = thought.replace(self.script.marks[0], "", 1)
-            message |= {"content": answer.strip(), self.script.reasoning: thought.strip()}
-        return {"message": message}
+        used = {"prompt_tokens": len(tokens(request.prompt)), "completion_tokens": len(tokens(text))}
+        self._send(200, {**about, "choices": [choice], "usage": used | {"total_tokens": sum(used.values())}})
 
     def _logprobs(self, model: Model, request: Request, text: str) -> dict[str, Any] | None:
-        """Of every token that came, the first with what else was likely."""
-        wanted = request.body.get("logprobs")
-        if not wanted:
+        """Of every token that came, what was likely in its place."""
+        if not (wanted := request.body.get("logprobs")):
             return None
-        pieces, rows, context = tokens(text), [], request.prompt
-        for piece in pieces:
-            rows.append(first_logprobs(model, context, piece, self.script.noise))
+        rows, context = [], request.prompt
+        for piece in tokens(text):
+            row = first_logprobs(model, context, piece, self.script.noise)
+            rows.append(dict(sorted(row.items(), key=lambda pair: -pair[1])[:wanted]))
             context += piece
-        if self.path == CHAT:
-            said = [
-                {
-                    "token": piece,
-                    "logprob": row[piece],
-                    "top_logprobs": [{"token": token, "logprob": value} for token, value in likeliest(row, 20)],
-                }
-                for piece, row in zip(pieces, rows, strict=True)
-            ]
-            return {"content": said}
-        return {
-            "tokens": pieces,
-            "token_logprobs": [row[piece] for piece, row in zip(pieces, rows, strict=True)],
-            "top_logprobs": [dict(likeliest(row, wanted)) for row in rows],
-        }
+        return {"top_logprobs": rows}
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._raw(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -265,29 +228,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def likeliest(row: dict[str, float], count: int) -> list[tuple[str, float]]:
-    """The ``count`` largest, largest first."""
-    return sorted(row.items(), key=lambda pair: -pair[1])[:count]
-
-
-def usage(prompt_tokens: int, new_tokens: int) -> dict[str, int]:
-    """Token counts as OpenAI's API gives them."""
-    total = prompt_tokens + new_tokens
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": new_tokens, "total_tokens": total}
-
-
 @contextmanager
-def serve(script: Script, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+def serve(script: Script) -> Iterator[str]:
     """Serve ``script`` for the length of a block; yields the base URL, which ends in /v1."""
-
-    class Server(ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        daemon_threads = True
-
-    server = Server((host, port), type("Scripted", (Handler,), {"script": script}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Scripted", (Handler,), {"script": script}))
+    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
-        yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/v1"
+        yield f"http://127.0.0.1:{server.server_port}/v1"
     finally:
         server.shutdown()
         server.server_close()

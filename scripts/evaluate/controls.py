@@ -1,7 +1,8 @@
 """Negative controls: checks whose right outcome is known beforehand. Pure; scripts.evaluate runs them every time.
 
-Each returns ``{"name", "status", "detail", "n"}``: status ``passed``, ``failed`` (the evaluation is not to be trusted)
-or ``uninformative`` (too little was read or scored to tell; this is never a pass).
+They take scored rows (``answer_idx``, ``outputs``: budget → ``letter`` and ``status``) and return ``{"name", "status",
+"detail", "n"}``: status ``passed``, ``failed`` (the evaluation is not to be trusted) or ``uninformative`` (too little
+was read to tell; this is never a pass).
 """
 
 from __future__ import annotations
@@ -9,66 +10,64 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scripts.evaluate.stats import ALPHA, SEED, paired, permutation_band
+from scripts.evaluate.accuracy import is_right
+from scripts.evaluate.stats import ALPHA, RESAMPLES, SEED, paired
 
-MIN_SHARE = 0.5  # of items read or scored, below which a control says nothing
+MIN_SHARE = 0.5  # of items read, below which a control says nothing
 MIN_ITEMS = 10
 
 
-def base_against_itself(first: Sequence[float | None], second: Sequence[float | None]) -> dict[str, Any]:
-    """Two runs of the base model over the same items, in order: the verdicts' own test must show no difference.
-
-    ``first``, ``second``: (items,) 1 right or 0 wrong; None, which is wrong too, where no letter was read.
-    """
+def base_against_itself(first: Sequence[dict], second: Sequence[dict], budget: str) -> dict[str, Any]:
+    """Two runs of the base model over the same items, in order: the verdicts' own test must show no difference."""
     name = "base_against_itself"
-    read = min(sum(score is not None for score in run) for run in (first, second))
-    if thin := _too_few(name, read, len(first)):
+    if thin := _too_few(name, min(_letters(first, budget), _letters(second, budget), key=_read)):
         return thin
-    found = paired([score or 0.0 for score in first], [score or 0.0 for score in second])
+    found = paired(*([float(is_right(row, budget)) for row in rows] for rows in (first, second)))
     differ = f"{found['gained'] + found['lost']} of {found['n']} items differ"
     detail = f"{differ}: {found['gained']} gained, {found['lost']} lost, p = {found['p']:.2g}"
     return _outcome(name, found["p"] >= ALPHA, detail, found["n"])
 
 
-def judge_says_first(outcomes: Sequence[str]) -> dict[str, Any]:
-    """Outcomes of the pairwise evaluation with a judge that always prefers what it reads first: all must be ties.
-
-    ``outcomes``: (pairs,) of base, tuned, tie, after both orders were joined.
-    """
-    wins = {name: outcomes.count(name) for name in sorted(set(outcomes) - {"tie"})}
-    detail = f"{outcomes.count('tie')} ties, wins {wins or 'none'}"
-    return _outcome("judge_says_first", not wins, detail, len(outcomes))
-
-
 def shuffled_answers(
-    choices: Sequence[str | None], keys: Sequence[str], score: Callable[[str | None, str], float]
+    rows: Sequence[dict], budget: str, score: Callable[[dict, str], bool] = is_right
 ) -> dict[str, Any]:
     """Deal the answers to other items and score them as the evaluation does: accuracy must fall to what chance gives.
 
-    ``choices``: (items,) letters, None where none or several were read; ``keys``: (items,) right letters;
-    ``score(choice, key)``: the evaluation's own scorer. The 99.9% band comes from plain equality of letters, so a
-    scorer that knows more than the letter, or is kinder, falls out of it. Uninformative where only one letter is chosen
-    or right.
+    The 99.9% band of random deals comes from plain equality of letters, so a scorer that knows more than the letter, or
+    is kinder, falls out of it. Uninformative where only one letter is chosen or right.
     """
     import numpy as np
 
     name = "shuffled_answers"
-    if thin := _too_few(name, sum(choice is not None for choice in choices), len(choices)):
+    letters, keys = _letters(rows, budget), [row["answer_idx"] for row in rows]
+    if thin := _too_few(name, letters):
         return thin
-    if len(set(choices) - {None}) < 2 or len(set(keys)) < 2:
-        return _outcome(name, None, "only one letter is chosen or right: dealing anew changes nothing", len(keys))
-    dealt = np.random.default_rng(SEED + 1).permutation(len(choices))
-    accuracy = sum(score(choices[i], key) for i, key in zip(dealt, keys, strict=True)) / len(keys)
-    band = permutation_band(choices, keys)
-    inside = band["low"] - 1e-9 <= accuracy <= band["high"] + 1e-9
-    detail = f"shuffled {accuracy:.3f}, 99.9% band [{band['low']:.3f}, {band['high']:.3f}] around {band['mean']:.3f}"
-    return _outcome(name, inside, detail, len(keys))
+    if len(set(letters) - {None}) < 2 or len(set(keys)) < 2:
+        return _outcome(name, None, "only one letter is chosen or right: dealing anew changes nothing", len(rows))
+    rng = np.random.default_rng(SEED)
+    dealt = [rows[i]["outputs"] for i in rng.permutation(len(rows))]
+    right = [score({**row, "outputs": outputs}, budget) for row, outputs in zip(rows, dealt, strict=True)]
+    chosen = np.array([letter or "" for letter in letters])
+    chance = [(rng.permutation(chosen) == keys).mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(chance, [0.0005, 0.9995])
+    accuracy = float(np.mean(right))
+    detail = f"shuffled {accuracy:.3f}, 99.9% band [{low:.3f}, {high:.3f}] around {np.mean(chance):.3f}"
+    return _outcome(name, bool(low - 1e-9 <= accuracy <= high + 1e-9), detail, len(rows))
 
 
-def _too_few(name: str, read: int, total: int) -> dict[str, Any] | None:
-    if read >= MIN_ITEMS and read >= MIN_SHARE * total:
+def _letters(rows: Sequence[dict], budget: str) -> list[str | None]:
+    return [row["outputs"][budget]["letter"] for row in rows]
+
+
+def _read(letters: Sequence[str | None]) -> int:
+    return sum(letter is not None for letter in letters)
+
+
+def _too_few(name: str, letters: Sequence[str | None]) -> dict[str, Any] | None:
+    read = _read(letters)
+    if read >= MIN_ITEMS and read >= MIN_SHARE * len(letters):
         return None
-    detail = f"{read} of {total} items could be read; needed: {MIN_ITEMS} and {MIN_SHARE:.0%}"
+    detail = f"{read} of {len(letters)} items could be read; needed: {MIN_ITEMS} and {MIN_SHARE:.0%}"
     return _outcome(name, None, detail, read)
 
 

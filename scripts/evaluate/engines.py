@@ -38,10 +38,6 @@ class LocalEngine:
         self.about = {"engine": "transformers", "precision": loaded.precision}
         self.identity = {**loaded.subject.identity(side), **self.about}
 
-    def probe(self) -> tuple[int, int]:
-        """(rows, tokens) for measuring the speed: a full batch of middling length."""
-        return self.loaded.batch_size(1024), 12
-
     def count(self, text: str) -> int:
         """Tokens in a text."""
         return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -105,19 +101,16 @@ class LocalEngine:
         return Continuation(text.rstrip("\ufffd"), len(ids), ended)  # half a character, cut at the limit
 
     def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
-        """The likeliest of each prompt's choices as a continuation: token by token where some begin alike."""
+        """The likeliest of each prompt's choices as a continuation, by the first token that tells them apart."""
         chosen = []
         for prompt, options in zip(prompts, choices, strict=True):
             texts = [prompt + option for option in options]
             rows = self.loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
-            left = dict(zip(options, rows, strict=True))
-            while len(left) > 1:
-                # after the prompt, and perhaps a blank that all choices begin with
-                place = next(i for i, tokens in enumerate(zip(*left.values(), strict=False)) if len(set(tokens)) > 1)
-                scores = self._next_scores(next(iter(left.values()))[:place])
-                best = max((row[place] for row in left.values()), key=scores.__getitem__)
-                left = {option: row for option, row in left.items() if row[place] == best}
-            chosen.append(next(iter(left)))
+            # after the prompt, and perhaps a blank that all choices begin with
+            place = next(i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
+            scores = self._next_scores(rows[0][:place])
+            best = max(zip(options, rows, strict=True), key=lambda one: scores[one[1][place]])
+            chosen.append(best[0])
         return chosen
 
     def _next_scores(self, ids: list[int]) -> list[float]:

@@ -7,14 +7,12 @@ thought opened for it. Which, is measured on a development set, never on a test 
 from __future__ import annotations
 
 from scripts.evaluate.generate import Form
-from scripts.evaluate.read import THINK
-from scripts.train.template import Frame, PromptFormat, official_prompt
+from scripts.train.template import PromptFormat, official_prompt
 
 WORDS = {
     "own": "its own chat template, answering at once",
     "own, thinking": "its own chat template, which opens the thought",
     "thinking": "the template of training with the thought opened",
-    "chat": "the server's own chat template (no thinking budget)",
 }
 
 
@@ -33,12 +31,6 @@ def own_form(form: PromptFormat) -> Form:
 
     thinks = prompt("?").rstrip().endswith(frame.marks[0])
     return Form("own, thinking" if thinks else "own", prompt, thinks, frame.marks, frame.thought_close)
-
-
-def chat_form(frame: Frame | None = None) -> Form:
-    """A question as a message: the server applies its own template."""
-    marks = frame.marks if frame else THINK
-    return Form("chat", lambda question: question, False, marks, marks[1])
 
 
 BASE_FORMS = {"own": own_form, "thinking": thinking_form}

@@ -1,30 +1,37 @@
-"""A judge model behind any OpenAI-compatible server: pairwise preference in both orders, and free-form accuracy.
+"""A judge model behind any OpenAI-compatible server: which of two answers is preferred, asked in both orders.
 
-Its prompts are in scripts/evaluate/prompts; it is shown final answers, not thoughts. The judge is judged too: identical
-answers must be a tie, an order must not decide, and padding must not win (``judge_controls``).
+Its prompt is prompts/pairwise.txt; it is shown final answers, not thoughts. The judge is judged too: identical answers
+must be a tie, an order must not decide, and padding must not win (``judge_controls``). Retries and time-outs are the
+openai package's own; it is asked asynchronously, so that Ctrl-C ends all requests at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from scripts.common import UserError, file_hash, write_jsonl
-from scripts.evaluate.judge_server import GaveUp, Judge, Unscored
+from scripts.chat.hosting import LOOPBACK
+from scripts.common import UserError, file_hash, first_line, write_jsonl
 from scripts.evaluate.read import split_reasoning
-from scripts.evaluate.stats import compare, paired
+from scripts.evaluate.stats import paired
 from scripts.evaluate.store import Store
-from scripts.evaluate.subject import SIDES, key_of
+from scripts.evaluate.subject import key_of
 
-PROMPTS = Path(__file__).with_name("prompts")
+PROMPT = Path(__file__).with_name("prompts") / "pairwise.txt"
 NO_ANSWER = "(no answer)"
 SCORES = {"tuned": 1.0, "base": 0.0, "tie": 0.5}
-MARKS = {"pairwise": ("A", "B", "tie"), "freeform": ("equivalent", "different")}
-AT_ONCE, IN_A_ROW = 8, 3  # requests; failures after which the judge is given up
+# 8192 tokens: a reasoning judge thinks before its verdict. What a judge refuses by name is left out.
+PARAMETERS = {"max_completion_tokens": 8192, "temperature": 0}
+TIMEOUT = 300  # seconds, likewise
+AT_ONCE = 8  # requests
+IN_A_ROW = 3  # requests without an answer, after which the judge is given up
 CONTROLS = 12  # pairs that the judge's own controls take
 PADDING = {
     "en": " It is important to note that every patient is different, that many factors play a role, and that further "
@@ -33,26 +40,111 @@ PADDING = {
 }
 
 
-def prompt_for(kind: str, **fields: str) -> str:
+class Unscored(Exception):
+    """A request without a verdict for good: refused, filtered, cut off. Its text: a kind, then ": " and details."""
+
+
+class GaveUp(Exception):
+    """A request that the server did not answer, after the client's own retries."""
+
+
+@dataclass
+class Judge:
+    """A judge model. ``url`` ends in /v1; ``refused``: those of PARAMETERS that it does not take, as far as known."""
+
+    url: str
+    model: str
+    key: str = ""
+    retries: int = 6
+    refused: set[str] = field(default_factory=set)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What its verdicts belong to."""
+        return {"url": self.url, "model": self.model}
+
+    def client(self) -> Any:
+        """The openai package's client, with no proxy on the way to this machine."""
+        import openai
+
+        here = urlsplit(self.url).hostname in LOOPBACK
+        key = self.key or os.environ.get("OPENAI_API_KEY") or "none"
+        try:
+            http = openai.DefaultAsyncHttpxClient(trust_env=not here, timeout=TIMEOUT)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{self.url}: the proxy on the way cannot be used: {first_line(error)}") from error
+        return openai.AsyncOpenAI(base_url=self.url, api_key=key, max_retries=self.retries, http_client=http)
+
+    def check(self) -> None:
+        """Ask something small, before models are asked for hours. Raises UserError where it cannot be asked."""
+
+        async def once() -> None:
+            async with self.client() as client:
+                await self.ask(client, "Say [[tie]] and nothing else.")
+
+        try:
+            asyncio.run(once())
+        except GaveUp as error:
+            raise UserError(f"{self.url}: the judge {self.model} does not answer ({error})") from error
+        except Unscored:
+            pass  # it answers, if only that it will not
+
+    async def ask(self, client: Any, prompt: str) -> str:
+        """Its text. Raises Unscored, GaveUp, or UserError where it cannot be asked at all."""
+        import openai
+
+        settings = {name: value for name, value in PARAMETERS.items() if name not in self.refused}
+        messages = [{"role": "user", "content": prompt}]
+        try:
+            return text_of(await client.chat.completions.create(model=self.model, messages=messages, **settings))
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            named = [name for name in settings if name in str(error)]
+            if error.code == "content_filter" or not named:
+                raise Unscored(f"{error.code or error.status_code}: {first_line(error)[:200]}") from error
+            self.refused.update(named)
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise UserError(
+                f"{self.url}: the judge {self.model} cannot be asked ({first_line(error)[:300]}); "
+                "check --judge-url, --judge-model and JUDGE_API_KEY"
+            ) from error
+        except (openai.OpenAIError, ValueError) as error:
+            raise GaveUp(f"no answer: {first_line(error)[:200]}") from error
+        return await self.ask(client, prompt)
+
+
+def text_of(said: Any) -> str:
+    """The text of a chat completion. Raises Unscored where there is none or it was cut off."""
+    choices = getattr(said, "choices", None)
+    if not isinstance(choices, list) or not choices:
+        raise Unscored("no completion")
+    if choices[0].finish_reason in ("content_filter", "length"):
+        raise Unscored(choices[0].finish_reason)
+    text = choices[0].message.content
+    if not isinstance(text, str):
+        raise Unscored("no text")
+    return text
+
+
+def prompt_for(pair: dict[str, str], first: str, second: str) -> str:
     """The judge's prompt; fields are put in at once, so that braces or marks inside them stay text."""
-    template = (PROMPTS / f"{kind}.txt").read_text(encoding="utf-8")
-    return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], template)
+    fields = {**pair, "first": pair[first] or NO_ANSWER, "second": pair[second] or NO_ANSWER}
+    return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], PROMPT.read_text(encoding="utf-8"))
 
 
-def read_verdict(text: str, kind: str) -> str | None:
-    """The verdict after the judge's own thought: on the last line, in a JSON field, or alone on a line as [[mark]]."""
+def read_verdict(text: str) -> str | None:
+    """A, B or tie after the judge's own thought: on the last line, in a JSON field, or alone on a line as [[mark]]."""
     parts = split_reasoning(text)
     answer = unicodedata.normalize("NFKC", re.sub(r"[`*]", "", parts.answer if parts.closed else ""))
     last = next((line for line in reversed(answer.splitlines()) if line.strip(" {}")), "")
-    words, name = "|".join(MARKS[kind]), "verdict|winner|answer|decision|choice|result|judge?ment"
+    name = "verdict|winner|answer|decision|choice|result|judge?ment"
     forms = (
         (r"\[\[\s*(?:answer )?([^\[\]]*?)\s*\]\]", last),
-        (rf'"(?:\w*_)?(?:{name})"\s*:\s*"\W*(?:answer )?({words})\W*"', answer),
-        (rf"^\W*\[\[\s*({words})\s*\]\]\W*$", answer),
-        (rf"^\W*(?:(?:my |the )?(?:final )?(?:{name})(?: is)?\W+)?(?:answer )?({words})\W*$", last),
+        (rf'"(?:\w*_)?(?:{name})"\s*:\s*"\W*(?:answer )?(A|B|tie)\W*"', answer),
+        (r"^\W*\[\[\s*(A|B|tie)\s*\]\]\W*$", answer),
+        (rf"^\W*(?:(?:my |the )?(?:final )?(?:{name})(?: is)?\W+)?(?:answer )?(A|B|tie)\W*$", last),
     )
     said = next((found for pattern, where in forms if (found := re.findall(pattern, where, re.I | re.M))), [""])
-    return {mark.lower(): mark for mark in MARKS[kind]}.get(said[-1].lower())
+    return {"a": "A", "b": "B", "tie": "tie"}.get(said[-1].lower())
 
 
 def combine(forward: str | None, backward: str | None) -> str:
@@ -64,22 +156,16 @@ def combine(forward: str | None, backward: str | None) -> str:
     return first if first == second else "tie"
 
 
-def ask_all(requests: list[dict[str, Any]], judge: Judge, store: Store) -> list[dict]:
-    """Ask the judge every request ({"kind", "prompt", …}); returns rows with ``verdict`` and ``error``.
-
-    Only verdicts that were understood are stored: a rerun asks the others again. After some failures in a row it stops.
-    """
-    keys = [key_of(judge.identity, request["kind"], request["prompt"]) for request in requests]
-    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in store.rows}
+def ask_all(prompts: list[str], judge: Judge, store: Store) -> list[tuple[str | None, str | None]]:
+    """(verdict, error) of each prompt. Only verdicts are stored: a rerun asks for the others again."""
+    keys = [key_of(judge.identity, prompt) for prompt in prompts]
+    missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in store.rows}
     failed = asyncio.run(ask_missing(missing, judge, store)) if missing else {}
-    return [
-        {**store.rows[key], "error": None} if key in store.rows else {"verdict": None, "error": failed[key]}
-        for key in keys
-    ]
+    return [(None, failed[key]) if key in failed else (store.rows[key]["verdict"], None) for key in keys]
 
 
-async def ask_missing(missing: dict[str, dict], judge: Judge, store: Store) -> dict[str, str]:
-    """Ask several requests (key → request) at once and store their verdicts; key → error of those without one."""
+async def ask_missing(missing: dict[str, str], judge: Judge, store: Store) -> dict[str, str]:
+    """Ask several prompts (by key) at once and store the verdicts; key → error of those without one."""
     from tqdm import tqdm
 
     limit, failed, in_a_row = asyncio.Semaphore(AT_ONCE), {}, 0
@@ -87,7 +173,7 @@ async def ask_missing(missing: dict[str, dict], judge: Judge, store: Store) -> d
     async def ask(key: str) -> tuple[str, str, Exception | None]:
         async with limit:
             try:
-                return key, await judge.ask(client, missing[key]["prompt"]), None
+                return key, await judge.ask(client, missing[key]), None
             except (Unscored, GaveUp) as error:
                 return key, "", error
 
@@ -98,46 +184,25 @@ async def ask_missing(missing: dict[str, dict], judge: Judge, store: Store) -> d
             in_a_row = in_a_row + 1 if isinstance(error, GaveUp) else 0
             if in_a_row == IN_A_ROW:
                 raise UserError(f"{judge.url}: the judge gave up ({error}); start or mend it and run the same again")
-            verdict = read_verdict(said, missing[key]["kind"])
-            if verdict is None:
+            verdict = read_verdict(said)
+            if verdict:
+                store.add([{"key": key, "verdict": verdict, "text": said, "prompt": missing[key]}])
+            else:
                 failed[key] = str(error or "no verdict in its text")
-                continue
-            about = {name: value for name, value in missing[key].items() if name != "prompt"}
-            store.add([{"key": key, **about, "verdict": verdict, "text": said}])
     return failed
 
 
 def pairwise(pairs: list[dict], judge: Judge, store: Store) -> list[dict]:
     """Outcome of each pair {"id", "lang", "question", "reference", "base", "tuned"} (texts of the final answers)."""
-    requests = []
+    prompts = []
     for pair in pairs:
-        for order, first, second in (("forward", "base", "tuned"), ("backward", "tuned", "base")):
-            shown = {"first": pair[first] or NO_ANSWER, "second": pair[second] or NO_ANSWER}
-            prompt = prompt_for("pairwise", question=pair["question"], reference=pair["reference"], **shown)
-            requests.append({"kind": "pairwise", "id": pair["id"], "order": order, "prompt": prompt})
-    said = ask_all(requests, judge, store)
+        prompts += [prompt_for(pair, "base", "tuned"), prompt_for(pair, "tuned", "base")]
+    said = ask_all(prompts, judge, store)
     rows = []
     for pair, forward, backward in zip(pairs, said[::2], said[1::2], strict=True):
-        verdicts = {"forward": forward["verdict"], "backward": backward["verdict"]}
-        error = forward["error"] or backward["error"]
-        rows.append({**pair, **verdicts, "outcome": combine(*verdicts.values()), "error": error})
-    return rows
-
-
-def freeform(answers: list[dict], judge: Judge, store: Store) -> list[dict]:
-    """Each answer {"id", "model", "lang", "question", "reference", "answer"} with ``equivalent``: True, False, None.
-
-    An empty answer is different without asking.
-    """
-    rows = [{**answer, "equivalent": False, "error": None} for answer in answers]
-    asked = [row for row in rows if row["answer"].strip()]
-    requests = []
-    for row in asked:
-        prompt = prompt_for("freeform", **{name: row[name] for name in ("question", "reference", "answer")})
-        requests.append({"kind": "freeform", "id": row["id"], "model": row["model"], "prompt": prompt})
-    meant = {"equivalent": True, "different": False, None: None}
-    for row, said in zip(asked, ask_all(requests, judge, store), strict=True):
-        row |= {"equivalent": meant[said["verdict"]], "error": said["error"]}
+        outcome = combine(forward[0], backward[0])
+        found = {"forward": forward[0], "backward": backward[0], "outcome": outcome}
+        rows.append({**pair, **found, "error": forward[1] or backward[1]})
     return rows
 
 
@@ -162,25 +227,13 @@ def win_rate(scores: list[float], pairs: list[str]) -> dict[str, Any]:
 def summarise_pairs(rows: list[dict]) -> dict[str, Any]:
     """Counts, and the tuned model's win rate (a tie is half a win) over the scored pairs."""
     counted = scored(rows)
-    first = [row[order] == "A" for row in rows for order in ("forward", "backward") if row[order] in ("A", "B")]
     return {
         "counts": {name: sum(row["outcome"] == name for row in rows) for name in (*SCORES, "unscored")},
         "n": len(rows),
         "errors": dict(Counter(row["error"].partition(":")[0] for row in rows if row["error"])),
         "win_rate": win_rate([SCORES[row["outcome"]] for row in counted], [row["id"] for row in counted]),
         "orders_disagree": sum(map(disagree, counted)),
-        "first_preferred": sum(first) / len(first) if first else None,
     }
-
-
-def summarise_freeform(rows: list[dict]) -> dict[str, Any]:
-    """Share of answers equivalent to the reference per side, over all scored answers, and the paired difference."""
-    verdicts = {side: {row["id"]: row["equivalent"] for row in rows if row["model"] == side} for side in SIDES}
-    known = {side: {k: float(v) for k, v in mine.items() if v is not None} for side, mine in verdicts.items() if mine}
-    result = compare(known)
-    for side, mine in known.items():
-        result[side]["unscored"] = 1 - len(mine) / len(verdicts[side])
-    return result
 
 
 def judge_controls(rows: list[dict], judge: Judge, store: Store) -> dict[str, Any]:
@@ -200,24 +253,13 @@ def judge_controls(rows: list[dict], judge: Judge, store: Store) -> dict[str, An
     return {name: {"n": len(wrong), "wrong": sum(wrong)} for name, wrong in found.items()}
 
 
-def judge_all(run: Any, pairs: list[dict], answers: list[dict]) -> None:
-    """Both kinds of judging and the judge's own controls, written as ``freeform.json`` and ``pairwise.json``."""
-    judge = run.judge
-    prompts = {path.name: file_hash(path) for path in sorted(PROMPTS.glob("*.txt"))}
+def judge_all(run: Any, pairs: list[dict]) -> None:
+    """Pairwise judging and the judge's own controls, written as ``pairwise.json``."""
     store = Store(run.folder / "verdicts.jsonl")
-    about = {"judge": judge.identity, "prompts": prompts}
-    with run.step("freeform") as result:
-        rows = freeform(answers, judge, store)
-        write_jsonl(run.folder / "freeform_samples.jsonl", rows)
-        result |= summarise_freeform(rows) | about
     with run.step("pairwise") as result:
-        rows = pairwise(pairs, judge, store)
+        rows = pairwise(pairs, run.judge, store)
         write_jsonl(run.folder / "pairwise_samples.jsonl", rows)
-        result |= summarise_pairs(rows) | about | {"controls": judge_controls(rows, judge, store)}
+        result |= summarise_pairs(rows) | {"controls": judge_controls(rows, run.judge, store)}
+        result |= {"judge": run.judge.identity, "prompt": file_hash(PROMPT)}
     if result["errors"]:
         print(f"judge: without a verdict {result['errors']}; the same command asks those again", flush=True)
-
-
-def outcomes_of_one_who_says_first() -> list[str]:
-    """What the evaluation makes of a judge that always prefers what it reads first: for the negative controls."""
-    return [combine("A", "A") for _ in range(20)]

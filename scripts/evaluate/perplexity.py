@@ -6,7 +6,6 @@ records; perplexity = exp(nats). The tokens are those of training (LLaMA-Factory
 
 from __future__ import annotations
 
-import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from scripts.evaluate.subject import key_of
 from scripts.train.template import Encoded, PromptFormat
 
 PARTS = ("reasoning", "answer")
-EDGES = (0, 64, 128, 256, 512, 1024, 2048, 1 << 31)
 
 
 def read_records(path: str | Path) -> list[dict]:
@@ -87,32 +85,33 @@ def measure(
         with loaded.as_side(side):
             nll = response_nll(loaded.model, tokens.prompt, tokens.response)
         at = tokens.answer_at
-        row = {"key": key, "truncated": cut, "seconds": round(time.perf_counter() - began, 4)}
-        row |= {"nll": {"reasoning": sum(nll[:at]), "answer": sum(nll[at:])}}
-        store.add([row | {"tokens": {"reasoning": at, "answer": len(nll) - at}}])
+        row = {
+            "key": key,
+            "truncated": cut,
+            "seconds": round(time.perf_counter() - began, 4),
+            "nll": {"reasoning": sum(nll[:at]), "answer": sum(nll[at:])},
+            "tokens": {"reasoning": at, "answer": len(nll) - at},
+        }
+        store.add([row])
     about = [{name: record[name] for name in ("id", "lang", "line")} for record in records]
     return [store.rows[key] | {"model": side} | about[place] for side, place, key in wanted]
 
 
 def compare_parts(rows: list[dict], parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
     """base, tuned and their paired difference in nats per token, over the given parts of the responses."""
-    columns = {}
-    for side in dict.fromkeys(row["model"] for row in rows):
-        mine = [row for row in rows if row["model"] == side]
-        columns[side] = tuple([sum(row[key][part] for part in parts) for row in mine] for key in ("nll", "tokens"))
+    columns: dict[str, tuple[list, list]] = {}
+    for row in rows:
+        nats, tokens = columns.setdefault(row["model"], ([], []))
+        nats.append(sum(row["nll"][part] for part in parts))
+        tokens.append(sum(row["tokens"][part] for part in parts))
     return compare_nats(columns)
 
 
 def summarise(rows: list[dict]) -> dict[str, Any]:
-    """The whole responses, their parts, each language and each length: base, tuned and difference."""
-    languages = {lang: [row for row in rows if row["lang"] == lang] for lang in sorted({row["lang"] for row in rows})}
-    lengths = {}
-    for low, high in itertools.pairwise(EDGES):
-        if chosen := [row for row in rows if low <= sum(row["tokens"].values()) < high]:
-            lengths[f"{low}-{high - 1}" if high < EDGES[-1] else f"{low}+"] = compare_parts(chosen)
+    """The whole responses, their parts, and each language: base, tuned and difference."""
+    languages = sorted({row["lang"] for row in rows})
     return compare_parts(rows) | {
         "parts": {part: compare_parts(rows, (part,)) for part in PARTS},
-        "languages": {lang: compare_parts(group) for lang, group in languages.items()},
-        "lengths": lengths,
+        "languages": {lang: compare_parts([row for row in rows if row["lang"] == lang]) for lang in languages},
         "truncated": sum(row["truncated"] for row in rows if row["model"] == "base"),
     }

@@ -71,7 +71,10 @@ ANOTHER = re.compile(
     re.X | re.M,
 )
 # A line of a list of right options below the first one.
-ITEM = re.compile(r"[^\w\n]*(?:option\s|选项)?([A-J])(?:\W*|(?P<text>(?:[).:、\]】]|\s)[^\n]*))", re.I)
+ITEM = re.compile(
+    rf"[^\w\n]*(?:(?i:option)\s|选项)?([A-J]) {ALONE} (?:\W*|(?P<text>(?:[).:、\]】]|\s+(?=[\u4e00-\u9fff]))[^\n]*))",
+    re.X,
+)
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
 # What makes a statement none: a condition or an example, a denial, a question, a correction after it.
 UNSAID = re.compile(

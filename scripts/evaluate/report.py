@@ -14,11 +14,8 @@ from scripts.evaluate import plots, render
 from scripts.evaluate.judge import SCORES, win_rate
 from scripts.evaluate.review import pair_key, read_pairs
 from scripts.evaluate.runs import figures, load_results
-from scripts.evaluate.stats import cohen_kappa
 from scripts.evaluate.subject import SIDES
 from scripts.page import LANGUAGES, write_page
-
-FAILURES = 5  # items to read
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -36,7 +33,6 @@ def collect(folder: Path) -> dict[str, Any]:
         "perplexity": perplexity_parts(results.get("perplexity", {})),
         "training": training_history(subject["adapter"]),
         "people": human_votes(folder),
-        "failures": failures(rows_of(folder / "accuracy_samples.jsonl")),
         "steps": read_json(folder / "steps.json") if (folder / "steps.json").is_file() else [],
     }
 
@@ -47,54 +43,44 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def perplexity_parts(result: dict[str, Any]) -> dict[str, Any]:
-    """Part, language or length of the responses → base, tuned and difference in nats per token."""
+    """Part or language of the responses → base, tuned and difference in nats per token."""
     if not result:
         return {}
-    groups = {"both": {name: result[name] for name in (*SIDES, "difference") if name in result}, **result["parts"]}
-    for kind in ("languages", "lengths"):
-        if len(result[kind]) > 1:
-            groups |= result[kind]
-    return groups
+    whole = {name: result[name] for name in (*SIDES, "difference") if name in result}
+    languages = result["languages"] if len(result["languages"]) > 1 else {}
+    return {"both": whole, **result["parts"], **languages}
 
 
 def training_history(adapter: str | None) -> dict[str, list[list[float]]]:
     """[step, loss] of training and of validation, from LLaMA-Factory's log in the run's folder."""
-    rows = adapter and (rows_of(Path(adapter, "trainer_log.jsonl")) or rows_of(ROOT / adapter / "trainer_log.jsonl"))
-    names = {"training": "loss", "validation": "eval_loss"}
-    found = {
-        kind: [[row["current_steps"], row[key]] for row in rows or [] if key in row] for kind, key in names.items()
-    }
-    return {kind: points for kind, points in found.items() if points}
+    if adapter is None:
+        return {}
+    rows = rows_of(Path(adapter, "trainer_log.jsonl")) or rows_of(ROOT / adapter / "trainer_log.jsonl")
+    found = {}
+    for kind, key in (("training", "loss"), ("validation", "eval_loss")):
+        if points := [[row["current_steps"], row[key]] for row in rows if key in row]:
+            found[kind] = points
+    return found
 
 
 def human_votes(folder: Path) -> dict[str, Any]:
-    """Win rate from votes.jsonl (clustered by pair), and Cohen's κ with the judge on pairs that both decided."""
+    """Win rate from votes.jsonl (clustered by pair), and how often people and judge agree on what both decided."""
     if not (folder / "votes.jsonl").is_file():
         return {}
     current = {pair_key(pair) for pair in read_pairs(folder)}
     cast = [vote for vote in rows_of(folder / "votes.jsonl") if vote["pair"] in current]
     last = {(vote["reviewer"], vote["id"]): vote for vote in cast}
     votes = [vote for vote in last.values() if vote["vote"] != "skip"]
-    rate = win_rate([SCORES[vote["vote"]] for vote in votes], [vote["id"] for vote in votes])
-    counts = {name: sum(vote["vote"] == name for vote in votes) for name in SCORES}
     verdicts = {row["id"]: row["outcome"] for row in rows_of(folder / "pairwise_samples.jsonl")}
-    both = [(v["vote"], verdicts[v["id"]]) for v in votes if verdicts.get(v["id"], "unscored") != "unscored"]
-    kappa = cohen_kappa(*zip(*both, strict=True)) if both else None
-    return {"n": len(votes), "counts": counts, "win_rate": rate, "kappa": kappa, "unscored": len(last) - len(votes)}
-
-
-def failures(rows: list[dict]) -> list[dict[str, Any]]:
-    """The first items that only the base model got right: side → its row and its output at the largest budget."""
-    pairs: dict[tuple, dict[str, dict]] = {}
-    for row in rows:
-        last = list(row["outputs"].values())[-1]
-        pairs.setdefault((row["task"], row["id"], row["seed"]), {})[row["model"]] = row | last
-    lost = [
-        pair
-        for pair in pairs.values()
-        if len(pair) == len(SIDES) and pair["base"]["letter"] == pair["base"]["answer_idx"] != pair["tuned"]["letter"]
+    same = [
+        vote["vote"] == verdicts[vote["id"]] for vote in votes if verdicts.get(vote["id"], "unscored") != "unscored"
     ]
-    return lost[:FAILURES]
+    return {
+        "n": len(votes),
+        "counts": {name: sum(vote["vote"] == name for vote in votes) for name in SCORES},
+        "win_rate": win_rate([SCORES[vote["vote"]] for vote in votes], [vote["id"] for vote in votes]),
+        "agree": {"n": len(same), "same": sum(same)},
+    }
 
 
 def write_report(folder: Path) -> Path:

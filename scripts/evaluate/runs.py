@@ -11,7 +11,7 @@ from scripts.evaluate.render import label, number, speaker
 from scripts.evaluate.stats import judge_table
 from scripts.evaluate.subject import SIDES, check_same
 
-FILES = ("perplexity", "accuracy", "instructions", "format", "freeform", "pairwise", "controls", "answers")
+FILES = ("perplexity", "accuracy", "instructions", "format", "pairwise", "controls", "answers")
 SETTINGS = ("budgets", "answer_tokens", "limit", "sampling", "seeds", "forms", "benchmarks", "held_out")
 
 
@@ -43,9 +43,8 @@ def figures(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for lang in ("en", "zh"):
         if lang in results.get("instructions", {}):
             rows.append(row_of(results, "instructions", results["instructions"][lang]["strict"], "share", lang))
-    for measure, name in (("format", "share"), ("freeform", "acc")):
-        if measure in results:
-            rows.append(row_of(results, measure, results[measure], name))
+    if "format" in results:
+        rows.append(row_of(results, "format", results["format"], "share"))
     if "pairwise" in results:
         rate = results["pairwise"]["win_rate"]
         change = {**rate, "value": rate["value"] and rate["value"] - 0.5}

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server: found, told from others of its name, and asked.
+"""A model behind a server with /v1/completions (vLLM's): found, told from others of its name, and asked.
 
 A server's model is known by its id, its root and a fingerprint: the same name may serve another model tomorrow.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,42 +28,27 @@ PROBES = (  # continued by one token each, to tell models behind a server apart
     "1 + 1 =",
     "急性心肌梗死的典型症状包括",
 )
-NO_COMPLETIONS = (400, 404, 405, 422, 501)  # what servers without /v1/completions say
 NONSENSE = 4  # times that an answer without a text is asked again
 SAME_MODEL = 0.1  # nats: first tokens' log-probabilities of one model differ by less, whatever else a server does
 
 
 class ServerEngine:
-    """A model behind an OpenAI-compatible server. Without /v1/completions (LLaMA-Factory's) no budget can be set."""
+    """One side of a subject, served as ``model``; ``form``: the run's tokenizer and template."""
 
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        side: str,
-        precision: str,
-        workers: int | None = None,
-        form: PromptFormat | None = None,
-    ) -> None:
-        self.base_url, self.model, self.side = base_url.rstrip("/"), model, side
-        self.form = form  # where the model's tokenizer is at hand
+    def __init__(self, base_url: str, model: str, side: str, precision: str, form: PromptFormat) -> None:
+        self.base_url, self.model, self.side, self.form = base_url.rstrip("/"), model, side, form
         self.faults: Counter[str] = Counter()
         self.client = make_client(self.base_url, self.faults)
-        self.root, self.owner = self._served()
-        self.workers = workers or (AT_ONCE if self.owner == "vllm" else 8)
-        self.can_continue = self._can_continue()
-        self.about = {"engine": self.owner, "precision": precision}
+        self.root, owner = self._served()
+        self.workers = AT_ONCE if owner == "vllm" else 8
+        self.about = {"engine": owner, "precision": precision}
+        # A base model's own end token is not the template's. The prompt holds the begin mark already.
+        self.more = {"add_special_tokens": False, "stop_token_ids": form.stop_ids()}
         self.identity: dict[str, Any] = {}  # set by `identify`
 
-    def probe(self) -> tuple[int, int]:
-        """(rows, tokens) for measuring the speed."""
-        return 256, 32
-
     def count(self, text: str) -> int:
-        """Tokens; words and Chinese characters where the server's tokenizer is not at hand."""
-        if self.form:
-            return len(self.form.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", text))
+        """Tokens in a text."""
+        return len(self.form.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def batches(self, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
         """One prompt each, longest first: the server makes its own batches of what is asked at once."""
@@ -73,18 +57,16 @@ class ServerEngine:
     def generate(
         self, prompts: Sequence[str], limit: int, sampling: dict[str, float], seeds: Sequence[int]
     ) -> list[Continuation]:
-        """Continue every prompt; a chat server answers it as a message instead."""
+        """Continue every prompt by at most ``limit`` tokens."""
         found = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             settings = {"max_tokens": limit, "seed": seed % 2**31, **(sampling or {"temperature": 0})}
-            text, tokens, choice = self._ask(prompt, settings)
-            found.append(Continuation(text, tokens or self.count(text), choice.finish_reason != "length"))
+            choice, tokens = self._ask(prompt, settings)
+            found.append(Continuation(choice.text, tokens, choice.finish_reason != "length"))
         return found
 
     def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
         """The likeliest choice among the server's likeliest tokens, or None where none of them is a choice."""
-        if not self.can_continue:
-            return [None] * len(prompts)
         found = []
         for prompt, options in zip(prompts, choices, strict=True):
             likely = self.first_tokens(prompt)
@@ -93,47 +75,32 @@ class ServerEngine:
         return found
 
     def first_tokens(self, prompt: str) -> dict[str, float]:
-        """Log-probabilities (nats) of the likeliest next tokens; empty where the server gives none."""
-        _, _, choice = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
-        tops = getattr(choice.logprobs, "top_logprobs", None) if choice.logprobs else None
-        return dict(tops[0]) if tops else {}
+        """Log-probabilities (nats) of the likeliest next tokens."""
+        choice, _ = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
+        tops = choice.logprobs and choice.logprobs.top_logprobs
+        if not tops:
+            raise UserError(f"{self.base_url}: no log-probabilities, which a model is told by; serve it by vLLM")
+        return dict(tops[0])
 
-    def fingerprint(self) -> list[dict[str, float]] | list[str]:
-        """What tells this model from another of the same name: next tokens of a few prompts, asked one by one.
+    def fingerprint(self) -> list[dict[str, float]]:
+        """What tells this model from another of the same name: next tokens of a few prompts, asked one by one."""
+        return [self.first_tokens(probe) for probe in PROBES]
 
-        Texts of a greedy answer where the server gives no log-probabilities.
-        """
-        if self.can_continue and (first := self.first_tokens(PROBES[0])):
-            return [first, *(self.first_tokens(probe) for probe in PROBES[1:])]
-        return [self.generate([probe], 8, {}, [0])[0].text for probe in PROBES]
-
-    def _ask(self, prompt: str, settings: dict[str, Any]) -> tuple[str, int | None, Any]:
-        """(text, tokens, choice) of one answer; an answer that is none is asked again, and counted."""
+    def _ask(self, prompt: str, settings: dict[str, Any]) -> tuple[Any, int]:
+        """(choice, tokens) of one continuation; an answer that is none is asked for again, and counted."""
         import openai
 
         for _ in range(NONSENSE):
             try:
-                said = self._create(prompt, settings)
-                choice = said.choices[0]
-                text = choice.text if self.can_continue else message_text(choice.message)
-                if isinstance(text, str):
-                    return text, said.usage and said.usage.completion_tokens, choice
+                said = self.client.completions.create(model=self.model, prompt=prompt, **settings, extra_body=self.more)
+                if isinstance(said.choices[0].text, str):
+                    return said.choices[0], said.usage.completion_tokens
             except (AttributeError, IndexError, TypeError, ValueError):
                 pass
             except openai.OpenAIError as error:
                 raise self._gave_up(error) from error
             self.faults["nonsense"] += 1
         raise self._gave_up("its answers are no completions")
-
-    def _create(self, prompt: str, settings: dict[str, Any]) -> Any:
-        if self.can_continue:
-            # The prompt holds the begin mark already; vLLM would put a second one before it.
-            more: dict[str, Any] = {"add_special_tokens": False}
-            if self.form and self.owner == "vllm":  # a base model's own end token is not the template's
-                more["stop_token_ids"] = self.form.stop_ids()
-            return self.client.completions.create(model=self.model, prompt=prompt, **settings, extra_body=more)
-        messages = [{"role": "user", "content": prompt}]
-        return self.client.chat.completions.create(model=self.model, messages=messages, **settings)
 
     def _gave_up(self, why: object) -> UserError:
         return UserError(
@@ -154,20 +121,8 @@ class ServerEngine:
         card = cards[self.model]
         return str(getattr(card, "root", None) or self.model), card.owned_by or "server"
 
-    def _can_continue(self) -> bool:
-        """Whether the server continues a given text, which closing the thinking at a budget needs."""
-        import openai
 
-        try:
-            self.client.completions.create(model=self.model, prompt="1 + 1 =", max_tokens=1, temperature=0)
-        except openai.OpenAIError as error:
-            if getattr(error, "status_code", None) in NO_COMPLETIONS:
-                return False
-            raise self._gave_up(error) from error
-        return True
-
-
-def make_client(base_url: str, faults: Counter[str], key: str = "") -> Any:
+def make_client(base_url: str, faults: Counter[str]) -> Any:
     """The openai package's client, whose retries are counted in ``faults``; no proxy on the way to this machine."""
     import openai
 
@@ -181,22 +136,13 @@ def make_client(base_url: str, faults: Counter[str], key: str = "") -> Any:
 
     here = urlsplit(base_url).hostname in LOOPBACK
     hooks = {"request": [count], "response": [note]}
-    limits = openai.DefaultHttpxClient(trust_env=not here, event_hooks=hooks, timeout=600)
-    key = key or os.environ.get("OPENAI_API_KEY") or "none"
-    return openai.OpenAI(base_url=base_url, api_key=key, max_retries=8, timeout=600, http_client=limits)
+    http = openai.DefaultHttpxClient(trust_env=not here, event_hooks=hooks, timeout=600)
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    return openai.OpenAI(base_url=base_url, api_key=key, max_retries=8, http_client=http)
 
 
-def message_text(message: Any) -> str:
-    """A chat message's text; a thought that the server took out (a reasoning parser) is put back before it."""
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    text = message.content or ""
-    return f"<think>\n{thought}\n</think>\n\n{text}" if thought else text
-
-
-def same_model(first: list, second: list) -> bool:
-    """Whether two fingerprints are one model's: texts equal, or likely tokens' log-probabilities close."""
-    if len(first) != len(second) or any(isinstance(probe, str) for probe in [*first, *second]):
-        return first == second
+def same_model(first: list[dict[str, float]], second: list[dict[str, float]]) -> bool:
+    """Whether two fingerprints are one model's: the likely tokens' log-probabilities are close."""
     for one, other in zip(first, second, strict=True):
         likely = sorted(one, key=one.__getitem__, reverse=True)[:3]
         if any(abs(one[token] - other.get(token, -math.inf)) > SAME_MODEL for token in likely):

@@ -38,12 +38,9 @@ def judge_table(rows: Iterable[dict[str, Any]]) -> None:
 
     rows = list(rows)
     tested = [row for row in rows if row["p"] is not None]
-    corrected = multipletests([row["p"] for row in tested], method="holm")[1] if tested else []
+    corrected = multipletests([row["p"] for row in tested], method="holm")[1].tolist() if tested else []
     for row in rows:
-        row["p_holm"] = None
-    for row, p in zip(tested, corrected, strict=True):
-        row["p_holm"] = float(p)
-    for row in rows:
+        row["p_holm"] = corrected.pop(0) if row["p"] is not None else None
         row["verdict"] = verdict(row["p_holm"], row["n"], row["value"], row.get("better", 1))
 
 
@@ -117,7 +114,7 @@ def difference_ci(differences: Sequence[float], bound: float = 1.0) -> list[floa
     interval (2012, Journal of Educational and Behavioral Statistics 37:479), which Fagerland, Lydersen and Laake (2014,
     Statistics in Medicine 33:2850) recommend.
     """
-    return _widened([*differences, bound, -bound], -bound, bound) if len(differences) else None
+    return _wald([*differences, bound, -bound], -bound, bound) if len(differences) else None
 
 
 def share(scores: Sequence[float], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
@@ -137,10 +134,10 @@ def share_ci(values: Sequence[float]) -> list[float] | None:
         return None
     if all(value in (0, 1) for value in values):
         return [float(end) for end in proportion_confint(sum(values), len(values), method="wilson")]
-    return _widened([*values, 0, 0, 1, 1], 0.0, 1.0)
+    return _wald([*values, 0, 0, 1, 1], 0.0, 1.0)
 
 
-def _widened(values: Sequence[float], low: float, high: float) -> list[float]:
+def _wald(values: Sequence[float], low: float, high: float) -> list[float]:
     import numpy as np
 
     half = Z * float(np.std(values)) / len(values) ** 0.5
@@ -150,10 +147,8 @@ def _widened(values: Sequence[float], low: float, high: float) -> list[float]:
 
 def _per_item(scores: Sequence[float], items: Iterable[Hashable] | None) -> list[float]:
     """The mean score of each item, in the order in which items first come; each score for itself without ``items``."""
-    if items is None:
-        return list(map(float, scores))
     by_item: dict[Hashable, list[float]] = {}
-    for score, name in zip(scores, items, strict=True):
+    for score, name in zip(scores, range(len(scores)) if items is None else items, strict=True):
         by_item.setdefault(name, []).append(float(score))
     return [sum(mine) / len(mine) for mine in by_item.values()]
 
@@ -226,30 +221,3 @@ def smallest_visible_difference(n: int, changed: float = 0.2) -> float:
         return float((binom.pmf(moved, n, share) * binom.sf(least - 1, moved, gained)).sum())
 
     return next((step / 1000 for step in range(1, 1000) if shown(step / 1000) >= 0.8), 1.0)
-
-
-def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> dict[str, Any]:
-    """Cohen's kappa of two (items,) sequences of labels; value None where chance agreement is 1 (one label only)."""
-    import numpy as np
-    from statsmodels.stats.inter_rater import cohens_kappa, to_table
-
-    labels, codes = np.unique([first, second], return_inverse=True)
-    if len(labels) < 2:
-        return {"value": None, "n": len(first), "ci95": None}
-    found = cohens_kappa(to_table(codes.reshape(2, -1).T)[0])
-    interval = [max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp))]
-    return {"value": float(found.kappa), "n": len(first), "ci95": interval}
-
-
-def permutation_band(choices: Sequence[str | None], keys: Sequence[str]) -> dict[str, float]:
-    """Accuracy of (items,) choices dealt at random to the items: mean and the central 99.9% of deals.
-
-    None never matches a key.
-    """
-    import numpy as np
-
-    key, chosen = np.array(keys), np.array([choice or "" for choice in choices])
-    rng = np.random.default_rng(SEED)
-    hits = np.array([(rng.permutation(chosen) == key).mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(hits, [0.0005, 0.9995])
-    return {"mean": float(hits.mean()), "low": float(low), "high": float(high)}

@@ -7,11 +7,12 @@ engine with its precision, and where it comes from.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from scripts.common import ROOT, provenance, read_jsonl, write_json, write_jsonl
 from scripts.evaluate import accuracy, controls, forms, judge, perplexity, texts
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel
 from scripts.evaluate.generate import Form, Item, Limits, ask
-from scripts.evaluate.instructions import load_prompts, score
-from scripts.evaluate.judge_server import Judge
+from scripts.evaluate.instructions import PROMPTS, load_prompts, score
+from scripts.evaluate.judge import Judge
 from scripts.evaluate.read import split_reasoning
 from scripts.evaluate.settings import Settings
 from scripts.evaluate.stats import compare
@@ -37,28 +38,35 @@ SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answ
 class Evaluation:
     """What the steps share. Engines and forms (side → how it is asked) are there once a step needs them."""
 
-    subject: Subject | None
-    about: dict[str, Any]  # the subject as result files keep it
-    sides: tuple[str, ...]
+    subject: Subject
     settings: Settings
     folder: Path
     records: list[dict]
     held_out: str | None
     judge: Judge | None = None
-    loaded: LoadedModel | None = None
     engines: dict[str, Any] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
     base_chosen: dict[str, Any] = field(default_factory=dict)  # how the base model's form was settled
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The subject's weights in this process."""
+        print(f"loading {self.subject.model} …", file=sys.stderr, flush=True)
+        return LoadedModel(self.subject)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        return self.subject.sides
 
     @cached_property
     def store(self) -> Store:
         return Store(self.folder / "generations.jsonl")
 
     @contextmanager
-    def step(self, name: str, limits: Limits | None = None, **more: Any) -> Iterator[dict[str, Any]]:
+    def step(self, name: str, **own: Any) -> Iterator[dict[str, Any]]:
         """Announce a step; what is put into the yielded dictionary is written to ``{name}.json``.
 
-        ``limits``: the step's own, where they are not the evaluation's.
+        ``own``: the step's settings, where they are not the evaluation's.
         """
         print(f"[{name}]", flush=True)
         began, result = time.perf_counter(), {}
@@ -68,49 +76,52 @@ class Evaluation:
             "base_form_chosen": self.base_chosen,
             "held_out": self.held_out,
         }
-        if limits:
-            own = {"budgets": limits.budgets, "answer_tokens": limits.answer_tokens, "sampling": limits.sampling}
-            settings |= own
         seconds = {"seconds": round(time.perf_counter() - began, 1)}
-        engine = self.engines["base"].about | {"faults": self.faults()} if self.engines else {}
-        about = {"subject": self.about, "settings": settings, **engine, "provenance": provenance() | seconds}
-        write_json(self.folder / f"{name}.json", result | about | more)
-
-    def faults(self) -> dict[str, int]:
-        """What a server did wrong so far, retried and counted."""
-        return dict(sum((engine.faults for engine in self.engines.values()), Counter()))
+        about = {"subject": self.subject.about(), "settings": settings | own, "provenance": provenance() | seconds}
+        if self.engines:
+            faults = sum((engine.faults for engine in self.engines.values()), Counter())
+            about |= self.engines["base"].about | {"faults": dict(faults)}
+        write_json(self.folder / f"{name}.json", about | result)
 
     def ask(self, items: Sequence[Item], task: str, side: str, limits: Limits) -> list[dict]:
         """One side's answers, by its form."""
         return ask(self.engines[side], self.forms[side], limits, items, task, self.store)
 
 
-def measure_perplexity(run: Evaluation, cutoff_len: int) -> None:
+def measure_perplexity(run: Evaluation, cutoff_len: int | None) -> None:
     """Perplexity of held-out records in training's precision, whatever the other steps' engine."""
-    with run.step("perplexity", engine="transformers", precision=run.loaded.precision) as result:
+    cutoff_len = cutoff_len or (run.subject.run or {}).get("cutoff_len", 2048)
+    loaded = run.loaded
+    with run.step("perplexity") as result:
         store = Store(run.folder / "perplexity_items.jsonl")
-        rows = perplexity.measure(run.loaded, run.records, cutoff_len, store, run.subject.sides)
+        rows = perplexity.measure(loaded, run.records, cutoff_len, store, run.sides)
         write_jsonl(run.folder / "perplexity_samples.jsonl", rows)
         result |= perplexity.summarise(rows) | {"cutoff_len": cutoff_len}
+        result |= {"engine": "transformers", "precision": loaded.precision}
 
 
 def show_answers(run: Evaluation) -> None:
     """A few questions with both sides' answers, by R1's sampling with a fixed seed: for people to read."""
     prompts = [row for _, row in read_jsonl(ROOT / "data/questions.jsonl")]
-    items = [Item(row["id"], row["question"]) for row in prompts]
     limits = Limits((SHOWN_TOKENS,), SHOWN_TOKENS, R1_SAMPLING, run.settings.seeds[0])
-    with run.step("answers", limits) as result:
+    with run.step("answers", **asdict(limits)) as result:
+        rows = generate(run, "answers", [row | {"prompt": row["question"]} for row in prompts], limits)
         result["answers"] = [dict(row) for row in prompts]
-        for side in run.sides:
-            for row, answered in zip(result["answers"], run.ask(items, "answers", side, limits), strict=True):
-                row[side] = largest(answered, run.forms[side])
+        for shown in result["answers"]:
+            shown |= {row["model"]: row for row in rows if row["id"] == shown["id"]}
 
 
-def largest(answered: dict, form: Form) -> dict[str, Any]:
-    """The output at the largest budget, with ``thought`` and ``answer`` apart."""
-    output = list(answered["outputs"].values())[-1]
-    parts = split_reasoning(output["text"], form.thinks, form.marks)
-    return {**output, "thought": parts.thought, "answer": parts.answer}
+def generate(run: Evaluation, task: str, prompts: list[dict], limits: Limits) -> list[dict]:
+    """Every side's output at the largest budget for {"id", "prompt", …}, with ``thought`` and ``answer`` apart."""
+    items = [Item(prompt["id"], prompt["prompt"]) for prompt in prompts]
+    rows = []
+    for side in run.sides:
+        form = run.forms[side]
+        for prompt, answered in zip(prompts, run.ask(items, task, side, limits), strict=True):
+            output = list(answered["outputs"].values())[-1]
+            parts = split_reasoning(output["text"], form.thinks, form.marks)
+            rows.append({**prompt, **output, "model": side, "thought": parts.thought, "answer": parts.answer})
+    return rows
 
 
 def measure_accuracy(run: Evaluation) -> list[dict]:
@@ -152,15 +163,9 @@ def behind_accuracy(run: Evaluation, rows: list[dict]) -> dict[str, Any]:
     return found
 
 
-def generate(run: Evaluation, task: str, prompts: list[dict]) -> list[dict]:
-    """Every side's answer to {"id", "lang", "prompt", …} at the largest budget."""
-    limits = replace(run.settings.limits(), budgets=run.settings.budgets[-1:])
-    items = [Item(prompt["id"], prompt["prompt"]) for prompt in prompts]
-    rows = []
-    for side in run.sides:
-        for prompt, answered in zip(prompts, run.ask(items, task, side, limits), strict=True):
-            rows.append({**prompt, "model": side, **largest(answered, run.forms[side])})
-    return rows
+def largest(run: Evaluation) -> Limits:
+    """The evaluation's limits with its largest budget alone."""
+    return replace(run.settings.limits(), budgets=run.settings.budgets[-1:])
 
 
 def share(rows: list[dict], measure: str) -> dict[str, Any]:
@@ -173,9 +178,9 @@ def share(rows: list[dict], measure: str) -> dict[str, Any]:
 
 def follow_instructions(run: Evaluation) -> None:
     """Verifiable instructions, checked by code."""
-    prompts = [row for path in run.settings.instructions for row in load_prompts(path)[: run.settings.limit]]
+    prompts = [row for path in PROMPTS for row in load_prompts(path)[: run.settings.limit]]
     with run.step("instructions") as result:
-        rows = [row | score(row, row["answer"]) for row in generate(run, "instructions", prompts)]
+        rows = [row | score(row, row["answer"]) for row in generate(run, "instructions", prompts, largest(run))]
         write_jsonl(run.folder / "instructions_samples.jsonl", rows)
         result["all"] = {"strict": share(rows, "strict")}
         for lang in sorted({row["lang"] for row in rows}):
@@ -189,7 +194,7 @@ def check_format(run: Evaluation) -> list[dict]:
         about = {"id": record["id"], "lang": record["lang"], "question": record["input"], "prompt": record["input"]}
         prompts.append(about | {"reference": split_reasoning(record["output"]).answer})
     with run.step("format") as result:
-        rows = generate(run, "held-out", prompts)
+        rows = generate(run, "held-out", prompts, largest(run))
         for row in rows:
             row["problems"] = texts.format_problems(row, row["lang"], run.forms[row["model"]].marks)
             row["well_formed"] = not row["problems"]
@@ -209,37 +214,22 @@ def run_controls(run: Evaluation, rows: list[dict]) -> None:
         answered = ask(run.engines["base"], run.forms["base"], limits, accuracy.items_of(items), path.stem, again)
         second = accuracy.score(path.stem, items, answered)
         first = [r for r in rows if (r["model"], r["task"], r["seed"]) == ("base", path.stem, settings.seeds[0])]
-        found = [controls.base_against_itself(*(scores_of(part, last) for part in (first, second)))]
+        found = [controls.base_against_itself(first, second, last)]
         for side in run.sides:
             mine = [row for row in rows if (row["model"], row["seed"]) == (side, settings.seeds[0])]
-            letters, keys = [row["outputs"][last]["letter"] for row in mine], [row["answer_idx"] for row in mine]
-            found.append(controls.shuffled_answers(letters, keys, rescore) | {"name": f"shuffled_answers ({side})"})
-        found.append(controls.judge_says_first(judge.outcomes_of_one_who_says_first()))
+            found.append(controls.shuffled_answers(mine, last) | {"name": f"shuffled_answers ({side})"})
         result["controls"] = found
-
-
-def rescore(letter: str | None, key: str) -> float:
-    """A letter against a key, by the evaluation's own scorer."""
-    row = {"answer_idx": key, "outputs": {"": {"letter": letter, "status": "read" if letter else "unparsed"}}}
-    return float(accuracy.is_right(row, ""))
-
-
-def scores_of(rows: list[dict], budget: str) -> list[float | None]:
-    """1 or 0 per item; None where no letter was read."""
-    return [None if row["outputs"][budget]["letter"] is None else float(accuracy.is_right(row, budget)) for row in rows]
 
 
 def pairs_of(run: Evaluation, rows: list[dict]) -> list[dict]:
     """What a judge and people compare: both sides' answers to one question, written to ``pairs.jsonl``."""
     tuned_rows = {row["id"]: row for row in rows if row["model"] == "tuned"}
     pairs = []
-    for base in rows:
-        if base["model"] != "base" or base["id"] not in tuned_rows:
-            continue
-        tuned = tuned_rows[base["id"]]
-        about = {key: base[key] for key in ("id", "lang", "question", "reference")}
-        said = {"base": base["answer"], "base_thought": base["thought"]}
-        pairs.append(about | said | {"tuned": tuned["answer"], "tuned_thought": tuned["thought"]})
+    for base in [row for row in rows if row["model"] == "base" and row["id"] in tuned_rows]:
+        pair = {key: base[key] for key in ("id", "lang", "question", "reference")}
+        for side, row in (("base", base), ("tuned", tuned_rows[base["id"]])):
+            pair |= {side: row["answer"], f"{side}_thought": row["thought"]}
+        pairs.append(pair)
     if pairs:
         write_jsonl(run.folder / "pairs.jsonl", pairs)
     return pairs
@@ -255,13 +245,13 @@ def run_steps(run: Evaluation) -> None:
     if "instructions" in steps:
         follow_instructions(run)
     if "format" in steps and run.records:
-        pairs = pairs_of(run, answered := check_format(run))
+        pairs = pairs_of(run, check_format(run))
     if "controls" in steps and rows:
         run_controls(run, rows)
     if "judge" in steps and pairs and run.judge:
-        judge.judge_all(run, pairs, answered)
+        judge.judge_all(run, pairs)
     elif "judge" in steps and pairs:
-        print("no --judge-url: free-form accuracy and pairwise preference are left out", flush=True)
+        print("no --judge-url: preference is left out", flush=True)
 
 
 def choose_base_form(run: Evaluation, form: PromptFormat) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from scripts.common import NOTICE
 from scripts.evaluate.render import change_of, label, speaker, summary
 from scripts.evaluate.runs import figures, lines_of, load_results, shown
+from scripts.evaluate.settings import Settings
+from scripts.evaluate.stats import smallest_visible_difference
 from scripts.evaluate.subject import SIDES
 
 COLOURS = {"gain": "32", "loss": "31", "no difference shown": "2", "too few": "33"}  # green, red, dim, yellow
@@ -23,15 +25,30 @@ def coloured(verdict: str) -> str:
     return verdict if plain or verdict not in COLOURS else f"\033[{COLOURS[verdict]}m{verdict}\033[0m"
 
 
-def tell_start(about: dict[str, Any], sides: int, records: int, folder: Path) -> None:
+def tell_start(about: dict[str, Any], records: int, folder: Path) -> None:
     """What is compared with what, and where its results go; how much and how long follows once the speed is known."""
-    if sides == 1:
-        print(f"Evaluating the model {about['model']} alone")
-    else:
+    if about["adapter"]:
         print(f"Comparing the fine-tune {about['adapter']} with its base model {about['model']}")
+    else:
+        print(f"Evaluating the model {about['model']} alone")
     if about.get("assumed"):
         print("Its recipe is assumed (no medcot.json): overrides, if there were any, are not known")
     print(f"{records} held-out records; results in {folder}", flush=True)
+
+
+def tell_amount(settings: Settings, minutes: float, speed: float) -> None:
+    """How much is asked, about how long it takes at ``speed`` (tokens/s), and which differences could show."""
+    items = f"up to {settings.limit} items" if settings.limit else "all items"
+    budgets = ", ".join(map(str, settings.budgets))
+    takes = "under a minute" if minutes < 1 else f"at most {minutes:.0f} minutes"
+    print(
+        f"{', '.join(path.stem for path in settings.benchmarks)}: {items} each, thinking budgets {budgets} tokens, "
+        f"answers {settings.answer_tokens}; {takes} at {speed:.0f} tokens/s",
+        flush=True,
+    )
+    if settings.limit and "accuracy" in settings.steps:
+        points = 100 * smallest_visible_difference(settings.limit)
+        print(f"With {settings.limit} items a difference under {points:.0f} points will not show.", flush=True)
 
 
 def result_table(rows: list[dict[str, Any]]) -> str:

@@ -101,16 +101,14 @@ def describe(
     text, opened = output["text"], output["opened"]
     parts = split_reasoning(text, opened, marks)
     thinks = opened or bool(parts.thought or mark_pattern(marks[0]).search(text))
-    agrees = thought_agrees(parts.thought, parts.answer, options) if parts.thought else None
-    return {
+    found = {
         "repeats_endlessly": repeats_endlessly(parts.thought) or repeats_endlessly(parts.answer),
         "mixed_language": mixes_languages(f"{parts.thought}\n{parts.answer}"),
         "thought_closed": parts.closed and not output["forced"] if thinks else None,
         "empty_thought": not parts.thought if thinks else None,
-        "thought_agree": agrees and agrees == "agree",
-        "thought_disagree": agrees and agrees == "disagree",
-        "thought_unclear": agrees and agrees == "unclear",
     }
+    agrees = thought_agrees(parts.thought, parts.answer, options) if parts.thought else None
+    return found | {f"thought_{name}": agrees and agrees == name for name in ("agree", "disagree", "unclear")}
 
 
 def thought_agrees(thought: str, answer: str, options: Mapping[str, str]) -> str:
@@ -135,10 +133,9 @@ def concluded_by(thought: str, options: Mapping[str, str]) -> str | None:
         return choice.letter
     for sentence in reversed(sentences[-2:]):
         named = {letter for name in NAMED.finditer(sentence) for letter in name.groups() if letter}
-        texts = {text: letter for letter, text in options.items() if len(text) > 1 and text.lower() in sentence.lower()}
-        named |= {
-            letter for text, letter in texts.items() if not any(text in other for other in texts if other != text)
-        }
+        texts = [text for text in options.values() if len(text) > 1 and text.lower() in sentence.lower()]
+        longest = [text for text in texts if not any(text in other for other in texts if other != text)]
+        named |= {letter for letter, text in options.items() if text in longest}
         if named:
             return min(named) if len(named) == 1 and not DENIES.search(sentence) else None
     return None
@@ -148,10 +145,8 @@ def shares(seen: Sequence[Mapping[str, bool | None]], items: Sequence[str]) -> d
     """Share of each measure of `describe` over the answers that have it, as {"value", "n" (items), "ci95"}."""
     found = {}
     for measure in seen[0]:
-        having = [
-            (item, float(row[measure])) for item, row in zip(items, seen, strict=True) if row[measure] is not None
-        ]
-        found[measure] = share([value for _, value in having], [item for item, _ in having])
+        having = [i for i, row in enumerate(seen) if row[measure] is not None]
+        found[measure] = share([float(seen[i][measure]) for i in having], [items[i] for i in having])
     return found
 
 
@@ -176,6 +171,7 @@ def stays(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         place = (row["id"], row["question"], row["seed"])
         chosen.setdefault(place, []).append(row["options"][letter] if letter else None)
     turned = {place: texts for place, texts in chosen.items() if len(texts) > 1}
+    same = [float(None not in texts and len(set(texts)) == 1) for texts in turned.values()]
+    unread = [float(None in texts) for texts in turned.values()]
     items = [place[:2] for place in turned]
-    same = share([float(None not in texts and len(set(texts)) == 1) for texts in turned.values()], items)
-    return same | {"unread": share([float(None in texts) for texts in turned.values()], items)["value"]}
+    return share(same, items) | {"unread": share(unread, items)["value"]}

@@ -5,81 +5,69 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.evaluate.controls import base_against_itself, judge_says_first, shuffled_answers
-from scripts.evaluate.judge import outcomes_of_one_who_says_first
+from scripts.evaluate.accuracy import is_right
+from scripts.evaluate.controls import base_against_itself, shuffled_answers
 
 RNG = np.random.default_rng(0)
 KEYS = list(RNG.choice(list("ABCD"), 200))
 GOOD = [key if RNG.random() < 0.7 else "A" for key in KEYS]
-RIGHT = [float(choice == key) for choice, key in zip(GOOD, KEYS, strict=True)]
+OTHER = [{"A": "B", "B": "C", "C": "D", "D": "A"}[key] for key in KEYS]
 
 
-def equal(choice: str | None, key: str) -> float:
-    return float(choice == key)
+def rows(letters: list, keys: list | None = None) -> list[dict]:
+    """Scored rows of one budget."""
+    found = zip(letters, keys or KEYS[: len(letters)], strict=True)
+    return [{"answer_idx": k, "outputs": {"8": {"letter": x, "status": "read" if x else "several"}}} for x, k in found]
 
 
-def test_the_same_run_twice_shows_no_difference() -> None:
-    found = base_against_itself(RIGHT, RIGHT)
-    assert found["status"] == "passed"
-    assert "0 of 200 items differ" in found["detail"]
-
-
-def test_planted_another_model_in_the_second_run() -> None:
-    second = [1.0 if i % 5 == 0 else right for i, right in enumerate(RIGHT)]
-    assert base_against_itself(RIGHT, second)["status"] == "failed"
-
-
-def test_planted_letters_that_are_not_read_in_the_second_run() -> None:
-    second = [None if i % 5 == 0 else right for i, right in enumerate(RIGHT)]
-    assert base_against_itself(RIGHT, second)["status"] == "failed"
-    assert base_against_itself(second, second)["status"] == "passed"
-
-
-def test_a_few_items_that_come_out_otherwise_are_no_difference() -> None:
-    second = [1 - right if i in (3, 50, 120) else right for i, right in enumerate(RIGHT)]
-    found = base_against_itself(RIGHT, second)
-    assert found["status"] == "passed"
-    assert "3 of 200 items differ" in found["detail"]
-
-
-def test_a_judge_that_says_first_ends_in_ties() -> None:
-    assert judge_says_first(outcomes_of_one_who_says_first())["status"] == "passed"
-
-
-def test_planted_only_one_order_is_asked() -> None:
-    assert judge_says_first(["base"] * 20)["status"] == "failed"
-    assert judge_says_first(["tie"] * 19 + ["tuned"])["status"] == "failed"
+@pytest.mark.parametrize(
+    ("second", "differ", "status"),
+    [
+        (GOOD, 0, "passed"),
+        ([OTHER[i] if i in (1, 50, 120) else x for i, x in enumerate(KEYS)], None, "failed"),  # another model
+        ([None if i % 5 == 0 else x for i, x in enumerate(GOOD)], None, "failed"),
+        (
+            [OTHER[i] if i in (0, 1, 2) else x for i, x in enumerate(GOOD)],
+            None,
+            "passed",
+        ),  # a few that differ by chance
+    ],
+)
+def test_the_base_model_asked_twice(second: list, differ: int | None, status: str) -> None:
+    found = base_against_itself(rows(GOOD), rows(second), "8")
+    assert found["status"] == status
+    if differ is not None:
+        assert f"{differ} of 200 items differ" in found["detail"]
 
 
 def test_shuffled_answers_fall_to_chance() -> None:
-    assert shuffled_answers(GOOD, KEYS, equal)["status"] == "passed"
+    assert shuffled_answers(rows(GOOD), "8")["status"] == "passed"
 
 
 @pytest.mark.parametrize(
     ("name", "scorer"),
     [
-        ("unparsed counts as right", lambda choice, key: float(choice == key or choice is None)),
-        ("everything is right", lambda choice, key: 1.0),
-        ("nothing is right", lambda choice, key: 0.0),
-        ("the better of two guesses", lambda choice, key: float(key in (choice, "A"))),
+        ("unparsed counts as right", lambda row, budget: is_right(row, "8") or not row["outputs"]["8"]["letter"]),
+        ("everything is right", lambda row, budget: True),
+        ("nothing is right", lambda row, budget: False),
+        ("the better of two guesses", lambda row, budget: is_right(row, "8") or row["answer_idx"] == "A"),
     ],
 )
 def test_planted_a_scorer_that_does_not_compare_letters(name: str, scorer) -> None:
-    choices = [choice if i % 4 else None for i, choice in enumerate(GOOD)]
-    assert shuffled_answers(choices, KEYS, scorer)["status"] == "failed", name
+    letters = [letter if i % 4 else None for i, letter in enumerate(GOOD)]
+    assert shuffled_answers(rows(letters), "8", scorer)["status"] == "failed", name
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        base_against_itself([], []),
-        base_against_itself([1.0] * 5, [1.0] * 5),
-        base_against_itself([None] * 150 + [1.0] * 50, [None] * 150 + [1.0] * 50),
-        base_against_itself(RIGHT, [None] * 150 + RIGHT[150:]),
-        shuffled_answers([], [], equal),
-        shuffled_answers([None] * 120 + GOOD[120:], KEYS, equal),
-        shuffled_answers(["A"] * 200, KEYS, equal),
-        shuffled_answers(GOOD, ["A"] * 200, equal),
+        base_against_itself([], [], "8"),
+        base_against_itself(rows(GOOD[:5]), rows(GOOD[:5]), "8"),
+        base_against_itself(rows(GOOD), rows([None] * 150 + GOOD[150:]), "8"),
+        shuffled_answers([], "8"),
+        shuffled_answers(rows([None] * 120 + GOOD[120:]), "8"),
+        shuffled_answers(rows(["A"] * 200), "8"),
+        shuffled_answers(rows(GOOD, ["A"] * 200), "8"),
     ],
 )
 def test_too_little_is_uninformative_never_passed(found: dict) -> None:

@@ -13,7 +13,8 @@ import pytest
 from scripts.common import UserError
 from scripts.evaluate import accuracy, forms, server
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine, picker
-from scripts.evaluate.generate import Item, Limits, ask, without_half_mark
+from scripts.evaluate.generate import Form, Item, Limits, ask, without_half_mark
+from scripts.evaluate.read import THINK
 from scripts.evaluate.server import ServerEngine, identify, make_client
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
@@ -25,7 +26,7 @@ from tests.scripted_server import Model, Script, continued, serve
 
 EXACT = {"bits": None, "dtype": "float32"}
 LIMITS = Limits((4, 8), 6)
-OPENED = forms.Form("thinking", lambda question: f"{question}<think>\n", True, forms.THINK, "\n</think>\n\n")
+OPENED = Form("thinking", lambda question: f"{question}<think>\n", True, THINK, "\n</think>\n\n")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,11 @@ def loaded(tiny_models, tmp_path_factory) -> dict[str, LoadedModel]:
         adapter = build_adapter(base, folder / name)
         found[name] = LoadedModel(Subject(str(base), str(adapter), name, None, True, EXACT, None))
     return found
+
+
+@pytest.fixture
+def form(loaded) -> PromptFormat:
+    return loaded["deepseekr1"].form
 
 
 def choices(path: Path, n: int = 6) -> list[Item]:
@@ -156,7 +162,7 @@ def test_two_processes_on_one_store_lose_no_line(tmp_path):
     assert len(keys) == len(set(keys)) == 600, "each item once, those of both processes too"
 
 
-def test_scores_from_a_scripted_server_are_exact(tmp_path):
+def test_scores_from_a_scripted_server_are_exact(tmp_path, form):
     """Items 0-2 right, 3 wrong, 4 several, 5 asked once more by likelihood; faults are retried and counted."""
     items = read_items(write_benchmark(tmp_path / "bench.jsonl"))
     said = [f"hm\n</think>\n\nSo.\nAnswer: {'ABCDAB'[i]}" for i in range(3)]
@@ -168,7 +174,7 @@ def test_scores_from_a_scripted_server_are_exact(tmp_path):
 
     script = Script(reply, faults=[None, 500, "drop", 429, "nonsense"])
     with serve(script) as url:
-        engine = ServerEngine(url, "scripted", "base", "bfloat16", workers=2)
+        engine = ServerEngine(url, "scripted", "base", "bfloat16", form)
         answered = ask(engine, OPENED, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
         asked = len(script.requests)
         ask(engine, OPENED, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
@@ -180,24 +186,12 @@ def test_scores_from_a_scripted_server_are_exact(tmp_path):
     assert engine.faults["retries"] >= 3
 
 
-def test_a_chat_server_without_completions_is_asked_by_message(tmp_path):
-    items = choices(tmp_path / "b.jsonl", 2)
-    script = Script(lambda request: "hm</think>\n\nAnswer: A", completions=False, reasoning="reasoning_content")
-    with serve(script) as url:
-        engine = ServerEngine(url, "scripted", "base", "as served", workers=1)
-        assert not engine.can_continue
-        rows = ask(engine, forms.chat_form(), Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))
-    output = rows[0]["outputs"]["64"]
-    assert output["text"].startswith("<think>"), "a thought that the server took out is put back"
-    assert (output["letter"], output["status"]) == ("A", "read")
-
-
 @pytest.fixture
 def no_retries(monkeypatch):
     monkeypatch.setattr(server, "make_client", lambda *a: make_client(*a).with_options(max_retries=0))
 
 
-def test_a_server_that_dies_scores_nothing_and_is_asked_only_for_the_rest(tmp_path, no_retries):
+def test_a_server_that_dies_scores_nothing_and_is_asked_only_for_the_rest(tmp_path, no_retries, form):
     items = choices(tmp_path / "b.jsonl")
     answers = []
 
@@ -209,23 +203,24 @@ def test_a_server_that_dies_scores_nothing_and_is_asked_only_for_the_rest(tmp_pa
 
     script = Script(reply)
     with serve(script) as url:
-        engine = ServerEngine(url, "scripted", "base", "bfloat16", workers=1)
+        engine = ServerEngine(url, "scripted", "base", "bfloat16", form)
+        engine.workers = 1
         with pytest.raises(UserError, match="nothing was scored wrong"):
             ask(engine, OPENED, Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))
-        assert len(Store(tmp_path / "g.jsonl").rows) == 4
+        assert len(Store(tmp_path / "g.jsonl").rows) == 5
         script.faults.clear()
         script.requests.clear()
         assert len(ask(engine, OPENED, Limits((64,), 8), items, "b", Store(tmp_path / "g.jsonl"))) == 6
-        assert len(script.requests) == 2
+        assert len(script.requests) == 1
 
 
-def test_a_model_retrained_under_its_old_name_is_another_model(tmp_path):
+def test_a_model_retrained_under_its_old_name_is_another_model(tmp_path, form):
     """Its stored answers do not come back; the same model under another load is the same."""
 
     def known(weights: str, noise: float = 0.0) -> dict:
         script = Script(lambda request: "2", (Model("m", root="/models/m", weights=weights),), noise=noise)
         with serve(script) as url:
-            engine = ServerEngine(url, "m", "base", "bfloat16")
+            engine = ServerEngine(url, "m", "base", "bfloat16", form)
             identify(engine, tmp_path)
             return engine.identity
 
@@ -239,14 +234,14 @@ def test_a_model_retrained_under_its_old_name_is_another_model(tmp_path):
 @pytest.mark.parametrize(
     ("models", "name", "says"), [((Model("a"),), "b", "serves a; expected b"), ((), "b", "serves nothing")]
 )
-def test_a_server_without_the_model_is_named(models, name, says):
+def test_a_server_without_the_model_is_named(models, name, says, form):
     with serve(Script(lambda request: "x", models)) as url, pytest.raises(UserError, match=says):
-        ServerEngine(url, name, "base", "bfloat16")
+        ServerEngine(url, name, "base", "bfloat16", form)
 
 
-def test_nobody_at_the_address_is_said(no_retries):
+def test_nobody_at_the_address_is_said(no_retries, form):
     with pytest.raises(UserError, match="start the server first"):
-        ServerEngine("http://127.0.0.1:9/v1", "m", "base", "bfloat16")
+        ServerEngine("http://127.0.0.1:9/v1", "m", "base", "bfloat16", form)
 
 
 def test_the_real_tokenizer_keeps_prompt_letters_and_thought_marks(shared):

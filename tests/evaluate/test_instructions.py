@@ -32,24 +32,11 @@ CASES = [
     ),
     ({"type": "count", "unit": "lines", "min": 2, "max": 2}, ["a\n\nb"], ["a", "a\nb\nc"]),
     ({"type": "count", "unit": "paragraphs", "min": 2, "max": 2}, ["a\nb\n\nc"], ["a\nb", "a\n\nb\n\nc"]),
-    ({"type": "count", "unit": "bold", "min": 1, "max": 1}, ["take **iron** now"], ["iron", "**a** and **b**"]),
-    ({"type": "count", "unit": "letters", "max": 0}, ["肾脏过滤血液"], ["血pH值", "Ｘ线"]),
-    ({"type": "count", "unit": "digits", "max": 0}, ["three days"], ["3 days", "３天"]),
-    ({"type": "count", "unit": "placeholders", "min": 2}, ["Dear [name], on [date]"], ["Dear [name]"]),
     ({"type": "count", "unit": "questions", "min": 2, "max": 2}, ["Why? 多久？"], ["Why?"]),
-    (
-        {"type": "count", "unit": "bilingual", "min": 1},
-        ["高血压（hypertension）", "fever (发热)"],
-        ["高血压", "fever (38 C)"],
-    ),
-    ({"type": "language", "lang": "zh"}, ["多休息，可用 aspirin。"], ["Take rest.", "38.5"]),
-    ({"type": "language", "lang": "en"}, ["Take rest."], ["多休息。", "Take rest 多休息多喝水"]),
     ({"type": "include", "words": ["iron", "铁"]}, ["Iron means 铁。"], ["environment 铁", "iron"]),
     ({"type": "include", "words": ["a"], "times": 2}, ["a and A"], ["a cat"]),
     ({"type": "exclude", "words": [",", "，"]}, ["no commas"], ["one, two", "一，二"]),
     ({"type": "exclude", "words": ["pain"]}, ["painful"], ["Pain is felt", ""]),
-    ({"type": "exactly", "word": "skin", "times": 2}, ["Skin on skin"], ["skin", "skin skin skin"]),
-    ({"type": "order", "words": ["mouth", "colon"]}, ["from mouth to Colon"], ["colon, mouth", "mouth"]),
     ({"type": "items", "style": "bullet", "n": 2}, ["- a\n- b", "Do:\n* a\n• b"], ["- a", "1. a\n2. b"]),
     ({"type": "items", "style": "bullet", "n": 0}, ["no list"], ["- a"]),
     (
@@ -73,11 +60,7 @@ CASES = [
         [TABLE + "\n| 5 | 6 |", "| a | b |\n| 1 | 2 |"],
     ),
     ({"type": "headings", "titles": ["A", "B"]}, ["# A\nx\n## B ##\ny"], ["# B\n# A", "A\nB", "# A\n# B\n# C"]),
-    ({"type": "title"}, ["# Gout\n\nText"], ["Gout\nText", "# Gout"]),
     ({"type": "one_of", "options": ["Yes", "No"]}, ["yes", "No."], ["Yes, it is", "Maybe"]),
-    ({"type": "case", "form": "lower"}, ["all low 3"], ["Not low", "三"]),
-    ({"type": "case", "form": "upper"}, ["ALL UP"], ["All up"]),
-    ({"type": "sentence_length", "max": 3}, ["One two three. Four."], ["One two three four.", "多喝水吧。"]),
 ]
 
 
@@ -106,7 +89,7 @@ def test_all_constraints_must_hold() -> None:
 @pytest.mark.parametrize(("lang", "name"), [("en", "instructions_en.jsonl"), ("zh", "instructions_zh.jsonl")])
 def test_the_shipped_prompts_are_valid_and_many(lang: str, name: str) -> None:
     prompts = load_prompts(DATA / name)
-    assert len(prompts) >= 64
+    assert len(prompts) >= 48
     for name in ("id", "prompt"):
         assert len({prompt[name] for prompt in prompts}) == len(prompts)
     for prompt in prompts:
@@ -118,12 +101,13 @@ def test_the_shipped_prompts_are_valid_and_many(lang: str, name: str) -> None:
             assert not all(check(each, evasive) for each in prompt["constraints"]), f"{prompt['id']}: {evasive[:30]}"
 
 
-@pytest.mark.parametrize("constraint", ['{"type": "rhyme"}', '{"type": "count"}', '{"type": "title", "n": 2}', "{}"])
+@pytest.mark.parametrize("constraint", ['{"type": "rhyme"}', '{"type": "count"}', '{"type": "items", "m": 2}', "{}"])
 def test_a_constraint_that_cannot_be_checked_is_named_with_its_line(tmp_path: Path, constraint: str) -> None:
     path = tmp_path / "p.jsonl"
     lines = [
-        f'{{"id": "a", "lang": "en", "prompt": "p", "constraints": [{c}]}}' for c in ('{"type": "title"}', constraint)
+        f'{{"id": "a", "lang": "en", "prompt": "p", "constraints": [{c}]}}'
+        for c in ('{"type": "include", "words": ["iron"]}', constraint)
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(UserError, match=r"p\.jsonl:2: .*among count, language"):
+    with pytest.raises(UserError, match=r"p\.jsonl:2: .*among count, include"):
         load_prompts(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from scripts.common import ROOT, UserError, read_json, write_json
 from scripts.evaluate import judge
-from scripts.evaluate.judge_server import Judge
+from scripts.evaluate.judge import Judge
 from scripts.evaluate.store import Store
 from tests.scripted_server import STATUS, Script, serve
 
@@ -76,37 +75,35 @@ def test_win_rate_is_exact_with_and_without_faults(tmp_path, faults):
         ("[[A]] or [[B]]? I mean [[maybe]]", None),
         ('{"best": "A", "worst": "B"}', None),
         ("Answer A:\nshort\nAnswer B:\nlong, and I cannot decide", None),
-        ("[[equivalent]]", None),
+        ("[[better]]", None),
         ("", None),
     ],
 )
 def test_verdicts(text, verdict):
-    assert judge.read_verdict(text, "pairwise") == verdict
+    assert judge.read_verdict(text) == verdict
 
 
 def refusal(message: str, code: str | None = None) -> tuple:
     return (400, {"error": {"message": message, "type": "invalid_request_error", "code": code}}, {})
 
 
-def test_parameters_that_a_judge_does_not_take_are_left_out(tmp_path, monkeypatch):
-    """OpenAI's reasoning models refuse max_tokens and temperature one after the other; several requests run at once."""
-    limit = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
-    monkeypatch.setitem(STATUS, "limit", refusal(limit, "unsupported_parameter"))
-    script = Script(lambda request: "[[tie]]", refuses=lambda asked: "limit" if "max_tokens" in asked.body else None)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("temperature",), "Unsupported value: 'temperature' does not support 0 with this model."),
+        (("max_completion_tokens",), "'max_tokens' or 'max_completion_tokens' is too large: 8192, the window is 4096"),
+        (("temperature", "max_completion_tokens"), "Unsupported parameters: temperature, max_completion_tokens"),
+    ],
+)
+def test_parameters_that_a_judge_does_not_take_are_left_out(tmp_path, monkeypatch, names, message):
+    """As reasoning models do, or servers with a window that is smaller than the room; several requests run at once."""
+    error = {"message": message, "type": "invalid_request_error", "code": "unsupported_parameter"}
+    monkeypatch.setitem(STATUS, "parameter", (400, {"error": error}, {}))
+    refuses = lambda asked: "parameter" if asked.body.keys() & set(names) else None  # noqa: E731
+    script = Script(lambda request: "[[tie]]", refuses=refuses)
     assert {row["outcome"] for row in judged(script, [pair(i) for i in range(3)], Store(tmp_path / "j"))} == {"tie"}
-    body = script.requests[-1].body
-    assert "max_completion_tokens" in body
-    assert not body.keys() & {"max_tokens", "temperature"}
-
-
-def test_a_window_smaller_than_the_room_is_used_whole(tmp_path, monkeypatch):
-    large = "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096"
-    monkeypatch.setitem(STATUS, "large", refusal(large))
-    limits = {"max_tokens", "max_completion_tokens"}
-    script = Script(lambda request: "[[tie]]", refuses=lambda asked: "large" if limits & asked.body.keys() else None)
-    assert judged(script, [pair(0)], Store(tmp_path / "j"))[0]["outcome"] == "tie"
-    assert not script.requests[-1].body.keys() & limits
-    assert script.requests[-1].body["temperature"] == 0
+    sent = script.requests[-1].body.keys() & {"temperature", "max_completion_tokens", "max_tokens"}
+    assert sent == {"temperature", "max_completion_tokens"} - set(names)
 
 
 @pytest.mark.parametrize(
@@ -148,22 +145,19 @@ def test_a_judge_is_checked_before_models_are_asked():
         Judge(url, "scripted").check()
 
 
-def test_result_files_hold_judge_controls_and_what_was_left_unscored(tmp_path):
+def test_the_result_file_holds_judge_and_controls(tmp_path):
     @contextmanager
     def step(name):
         result = {}
         yield result
         write_json(tmp_path / f"{name}.json", result)
 
-    about = {"lang": "en", "question": "Q1?", "reference": "R"}
-    answers = [{"id": "a", "model": side, "answer": "yes", **about} for side in ("base", "tuned")]
-    with serve(Script(lambda request: "[[tie]]" if "[Answer A]" in request.prompt else "I cannot say")) as url:
+    with serve(Script(lambda request: "[[tie]]")) as url:
         run = SimpleNamespace(judge=Judge(url, "scripted"), folder=tmp_path, step=step)
-        judge.judge_all(run, [pair(i) for i in range(3)], answers)
-    pairwise, freeform = (read_json(tmp_path / f"{name}.json") for name in ("pairwise", "freeform"))
-    assert pairwise["controls"] == {name: {"n": 3, "wrong": 0} for name in ("identical", "swapped", "padded")}
-    assert pairwise["judge"]["model"] == "scripted"
-    assert freeform["base"]["unscored"] == 1.0
+        judge.judge_all(run, [pair(i) for i in range(3)])
+    found = read_json(tmp_path / "pairwise.json")
+    assert found["controls"] == {name: {"n": 3, "wrong": 0} for name in ("identical", "swapped", "padded")}
+    assert (found["judge"]["model"], found["counts"]["tie"]) == ("scripted", 3)
 
 
 def test_no_proxy_on_the_way_to_this_machine(tmp_path, monkeypatch):
@@ -175,7 +169,7 @@ def test_no_proxy_on_the_way_to_this_machine(tmp_path, monkeypatch):
 def test_ctrl_c_ends_hanging_requests_at_once(tmp_path):
     code = (
         "import sys; from scripts.common import run_main; from scripts.evaluate import judge\n"
-        "from scripts.evaluate.judge_server import Judge; from scripts.evaluate.store import Store\n"
+        "from scripts.evaluate.judge import Judge; from scripts.evaluate.store import Store\n"
         f"run_main(lambda: judge.pairwise({[pair(0)]!r}, Judge(sys.argv[1], 'scripted'), Store(sys.argv[2])))"
     )
     script = Script(lambda request: "[[tie]]", faults=["slow"] * 9, slow=60)
@@ -220,20 +214,3 @@ def test_the_judge_is_judged(tmp_path, answer, wrong):
         rows = judge.pairwise([pair(i) for i in range(6)], ask, store)
         found = judge.judge_controls(rows, ask, store)
     assert found == {name: {"n": 6, "wrong": count} for name, count in wrong.items()}
-
-
-def test_freeform_counts_unscored_apart_and_empty_as_different(tmp_path):
-    answers = [
-        {"id": str(i), "model": name, "lang": "en", "question": "Q {answer}?", "reference": "R", "answer": text}
-        for name, texts in {"base": ["no", "", "hm", "no"], "tuned": ["yes", "yes", "yes", "hm"]}.items()
-        for i, text in enumerate(texts)
-    ]
-    said = {"yes": "[[equivalent]]", "no": "[[different]]", "hm": "I cannot say"}
-    answer = lambda request: said[request.prompt.split("[Answer to check]\n")[1].split("\n")[0]]  # noqa: E731
-    with serve(Script(answer)) as url:
-        rows = judge.freeform(answers, Judge(url, "scripted"), Store(tmp_path / "j"))
-    result = judge.summarise_freeform(rows)
-    assert json.dumps(result)
-    assert (result["base"]["acc"], result["base"]["n"], result["base"]["unscored"]) == (0.0, 3, 0.25)
-    assert (result["tuned"]["acc"], result["tuned"]["n"]) == (1.0, 3)
-    assert result["difference"]["n"] == 2  # scored for both models

@@ -150,6 +150,10 @@ READ = [
     # an explanation in lines below the answer
     "Answer:\nC. Doxycycline\n\nD. Vancomycin would not cover it.",
     "正确答案：\nC. 多西环素\nA. 阿莫西林：耐药，错误",
+    "Answer:\nC\na rash that begins at the wrists is typical",
+    "Answer:\nC. Doxycycline\nI think the rash decides.",
+    "Answer:\nC. Doxycycline\nE. coli would need another drug.",
+    "Answer:\nC\nA patient with this rash needs it at once.",
 ]
 SEVERAL = [
     "The answer is either C (8 mg) or D (11 mg).",

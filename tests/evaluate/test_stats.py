@@ -202,18 +202,3 @@ def test_the_smallest_visible_difference_is_seen_four_times_in_five(n: int, chan
 def test_the_smallest_visible_difference_in_points() -> None:
     assert round(100 * stats.smallest_visible_difference(200)) == 9
     assert stats.smallest_visible_difference(4) == 1, "four items cannot reach p < 0.05"
-
-
-def test_kappa_by_hand() -> None:
-    first, second = list("aaabbb"), list("aabbbb")
-    assert stats.cohen_kappa(first, second)["value"] == pytest.approx((5 / 6 - 0.5) / 0.5)
-    assert stats.cohen_kappa("aaa", "aaa")["value"] is None, "one label only: chance agrees as well"
-    low, high = stats.cohen_kappa(first, second)["ci95"]
-    assert -1 <= low < 2 / 3 < high <= 1
-
-
-def test_permutation_band_s_mean_and_unparsed_never_match() -> None:
-    found = stats.permutation_band(["A"] * 50 + [None] * 50, ["A"] * 20 + ["B"] * 80)
-    assert found["mean"] == pytest.approx(0.5 * 0.2, abs=0.002)
-    assert found["low"] < 0.1 < found["high"]
-    assert stats.permutation_band([None] * 5, list("ABCDA"))["high"] == 0
