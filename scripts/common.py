@@ -13,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -43,16 +43,47 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore")
 
 
+def look_for_hub(model: str) -> None:
+    """Where no hub answers, let its libraries use what was fetched before; UserError at once where that is nothing.
+
+    Call it before any of them is imported: they would retry for minutes.
+    """
+    import requests
+
+    modelscope = os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true")
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if modelscope:
+        address = os.environ.get("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn")
+    try:
+        if modelscope or not os.environ.get("HF_HUB_OFFLINE"):
+            requests.head(address, timeout=5)
+            return
+    except requests.RequestException:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # no hub's id
+        if isinstance(try_to_load_from_cache(model, "config.json"), str):
+            return
+    raise UserError(
+        f"{model}: no such folder, {address} does not answer, and nothing of it was fetched before. Check the name and "
+        "the network, set HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder"
+    )
+
+
 class UserError(Exception):
     """Something the user can mend; the message says where, what was found, what was expected and what to do."""
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run ``main`` as a program: a UserError becomes one clear message and exit status 1."""
+    """Run ``main`` as a program: what a user, or the system's administrator, can mend is one message, exit status 1."""
     try:
         sys.exit(main() or 0)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # a folder that is read-only, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}; mend that and start again")
     except KeyboardInterrupt:
         sys.exit("interrupted; run the same command again to go on")
 

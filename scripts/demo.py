@@ -12,27 +12,24 @@ report. Stopped at any point, the same command resumes after the last finished s
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, load_recipe, read_json, run_main, write_json
+from scripts.common import NOTICE, UserError, quiet_libraries, read_json, run_main, write_json
 from scripts.prepare.__main__ import read_columns
 from scripts.prepare.records import check_sources
-from scripts.train.duration import CPU_SECONDS, in_words
 
 SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
 OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes half a minute on 2 cores
-REAL_WEIGHTS = 3.6e8  # of the real base's matrix products
 HELD_OUT = 20  # records; below it no verdict is given
 TEST_SHARE = 0.22
 REAL_NOTICE = "The demo's model is small (0.5 billion weights) and knows little medicine."
@@ -56,45 +53,47 @@ TINY = Base("tiny", "saves/pretrain_tiny", "deepseekr1", "examples/qlora_tiny.ya
 REAL = Base("real", "saves/qwen_coder_0.5b", "qwen", "examples/qlora_cpu.yaml", 640, REAL_NOTICE)
 
 
+def slug_of(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"\W+", "_", name).strip("_").lower()
+
+
 class Demo:
     """One run of the pipeline: where its files lie, and the seconds and peak memory of each step."""
 
     def __init__(self, sources: list[str], columns: list[str], base: Base) -> None:
         self.sources, self.columns, self.base = sources, columns, base
-        self.last_words = ""  # of the last step that failed
         self.cutoff_len = base.cutoff_len if sources == [SAMPLE] else OWN_CUTOFF
-        slugs = [re.sub(r"\W+", "_", Path(path).stem).strip("_").lower() for path in sources if sources != [SAMPLE]]
-        suffix = "".join(f"-{slug}" for slug in (*([base.name] if base.name != "real" else []), *slugs))
+        slugs = [base.name] if base.name != "real" else []
+        slugs += [slug_of(Path(path).stem) for path in sources if sources != [SAMPLE]]
+        suffix = "".join(f"-{slug}" for slug in slugs)
         self.data, self.results = Path(f"data/demo{suffix}"), Path(f"results/demo{suffix}")
         self.tuned = Path(f"saves/demo{suffix}")
         steps_file = self.results / "steps.json"
         self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
 
-    def step(self, name: str, command: list[str], watch: Path | None = None) -> bool:
+    def step(self, name: str, command: list[str]) -> bool:
         """Run one step as a child process; keep its log, seconds and peak memory. False where it failed.
 
-        ``watch``: a training run's folder, whose trainer_log.jsonl feeds the progress bar.
+        What it prints goes to the log, its errors and progress bars to the screen.
         """
         print(f"[{name}]", flush=True)
-        slug = re.sub(r"\W+", "_", name.lower())
-        log = self.results / "logs" / f"{slug}.log"
+        log = self.results / "logs" / f"{slug_of(name)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "UNSLOTH_DISABLE_STATISTICS": "1"}
+        env = os.environ | {"UNSLOTH_DISABLE_STATISTICS": "1"}
         env |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while they wait make a busy machine 6 times slower
         if self.base.recipe.startswith("examples/qlora_"):  # a recipe for the CPU
             env["CUDA_VISIBLE_DEVICES"] = ""
         start = time.perf_counter()
         with log.open("w") as stream:
-            child = subprocess.Popen(command, stdout=stream, stderr=stream if watch else None, env=env)
+            child = subprocess.Popen(command, stdout=stream, env=env)
             try:
-                if watch:
-                    show_progress(child, watch)
                 _, status, usage = os.wait4(child.pid, 0)
             except BaseException:
                 child.kill()
                 raise
-        if os.waitstatus_to_exitcode(status):
-            self.last_words = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+        if status:
+            print("\n".join(log.read_text(errors="replace").splitlines()[-12:]), file=sys.stderr)
             return False
         seconds, peak = time.perf_counter() - start, usage.ru_maxrss / 1024
         print(f"  {seconds:.0f} s, peak memory {peak:.0f} MiB", flush=True)
@@ -103,10 +102,10 @@ class Demo:
         write_json(self.results / "steps.json", self.steps)
         return True
 
-    def need(self, name: str, command: list[str], watch: Path | None = None) -> None:
+    def need(self, name: str, command: list[str]) -> None:
         """A step without which there is nothing to go on with."""
-        if not self.step(name, command, watch):
-            raise UserError(f"step {name!r} stopped:\n{self.last_words}\nlogs: {self.results / 'logs'}")
+        if not self.step(name, command):
+            raise UserError(f"step {name!r} stopped, its last words stand above; logs: {self.results / 'logs'}")
 
     def prepare(self) -> None:
         command = [*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"]
@@ -132,7 +131,7 @@ class Demo:
     def train(self, name: str, recipe: str, output: Path, model: str, more: list[str]) -> None:
         """Train by scripts.train, which keeps a finished run, resumes a stopped one and sets another one aside."""
         changes = [f"model_name_or_path={model}", f"dataset_dir={self.data}", f"output_dir={output}", *more]
-        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--keep", "--set-aside"], watch=output)
+        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--keep", "--set-aside"])
 
     def make_base(self) -> bool:
         """Make the base model's folder where it is ours to make; False where the real one's parts cannot be had."""
@@ -141,7 +140,7 @@ class Demo:
         if self.step("Base model", [*PYTHON, "scripts.train.bases", self.base.name, "--out", self.tokenizer]):
             return True
         if self.base.name == "tiny":
-            raise UserError(f"the tiny base could not be made:\n{self.last_words}")
+            raise UserError("the tiny base could not be made; see above")
         return False
 
     def teach_tiny(self) -> None:
@@ -152,27 +151,16 @@ class Demo:
         output = Path(self.base.model)
         self.train("Teach the tiny base", "examples/pretrain_tiny.yaml", output, "saves/tiny_init", [])
 
-    def say_how_long(self, changes: list[str]) -> None:
-        """How many records are trained on, and how long that takes on 2 cores with the real base."""
-        if self.base.name != "real":
-            return
-        steps = load_recipe(self.base.recipe, changes)["max_steps"]
-        split = read_json(self.data / "demo_report.json")["splits"]["train"]
-        tokens = steps * split["tokens"] / split["records"]
-        low, high = (tokens * REAL_WEIGHTS * seconds for seconds in CPU_SECONDS)
-        print(f"  {steps} steps of one record each: {in_words(low, high)} on 2 cores (STEPS=N for another number)")
-
     def run(self) -> None:
         check_sources(self.sources, read_columns(self.columns))
         if not self.make_base():
-            print(f"  {self.last_words}\nSo the tiny base with random weights is taken (BASE=tiny)")
+            print("So the tiny base with random weights is taken (BASE=tiny)")
             Demo(self.sources, self.columns, TINY).run()
             return
         self.prepare()
         if self.base.name == "tiny":
             self.teach_tiny()
         changes = [f"cutoff_len={self.cutoff_len}", *self.base.extra]
-        self.say_how_long(changes)
         self.train("QLoRA fine-tune", self.base.recipe, self.tuned, self.base.model, changes)
         command = [*PYTHON, "scripts.evaluate", "--adapter", str(self.tuned), "--out", str(self.results)]
         self.need("Perplexity and answers, before and after", [*command, "--only", "perplexity", "answers"])
@@ -208,41 +196,13 @@ def shorten(text: str, size: int = 300) -> str:
     return flat if len(flat) <= size else f"{flat[: size // 2]} … {flat[-size // 2 :]}"
 
 
-def show_progress(child: subprocess.Popen, run: Path) -> None:
-    """Feed a progress bar from LLaMA-Factory's trainer_log.jsonl until the child ends (it is left to be reaped)."""
-    from tqdm import tqdm
-
-    interval = 1 if sys.stderr.isatty() else 15  # a log file needs no bar a second
-    shape = "  training {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} steps{postfix}"
-    log, seen = run / "trainer_log.jsonl", log_size(run / "trainer_log.jsonl")
-    with tqdm(leave=False, mininterval=interval, bar_format=shape, total=1) as bar:
-        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            time.sleep(0.5)
-            if log_size(log) == seen:
-                continue  # an earlier run's lines, or nothing new
-            try:
-                entry = json.loads(log.read_text().splitlines()[-1])
-            except (IndexError, ValueError, OSError):
-                continue  # no line yet, or one half written
-            bar.total = entry["total_steps"]
-            left = f", {entry['remaining_time']} left" if entry.get("remaining_time") else ""
-            bar.set_postfix_str(f"loss {entry['loss']:.2f}{left}" if "loss" in entry else "", refresh=False)
-            bar.update(entry["current_steps"] - bar.n)
-
-
-def log_size(log: Path) -> int:
-    """Bytes of a log; 0 where there is none."""
-    return log.stat().st_size if log.exists() else 0
-
-
 def choose_base(name: str, template: str | None, steps: int | None) -> Base:
     """The base that was named: real, tiny, or any folder or hub id with its template."""
     changes = [f"max_steps={steps}"] if steps else []
     if name in ("real", "tiny"):
         if template:
             raise UserError(f"TEMPLATE={template}: BASE={name} brings its own; leave it out")
-        known = REAL if name == "real" else TINY
-        return Base(**{**vars(known), "extra": changes})
+        return replace(REAL if name == "real" else TINY, extra=changes)
     if not template:
         raise UserError(
             f"BASE={name}: say how it is asked, e.g. TEMPLATE=qwen3 (LLaMA-Factory's template of this model)"
@@ -250,9 +210,8 @@ def choose_base(name: str, template: str | None, steps: int | None) -> Base:
     import torch
 
     recipe = "yamls/qlora.yaml" if torch.cuda.is_available() else "examples/qlora_cpu.yaml"
-    slug = re.sub(r"\W+", "_", Path(name).name).strip("_").lower()
     changes += [f"template={template}", "dataset=demo_train"]
-    return Base(slug, name, template, recipe, 2048, extra=changes)
+    return Base(slug_of(Path(name).name), name, template, recipe, 2048, extra=changes)
 
 
 def main() -> None:
@@ -271,6 +230,7 @@ def main() -> None:
     parser.add_argument("--template", help="LLaMA-Factory's template of a base of your own")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
     args = parser.parse_args()
+    quiet_libraries()
     demo = Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps))
     print("Records → dataset → QLoRA → before and after → report; 10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)")
     demo.run()

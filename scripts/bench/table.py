@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
 from scripts.bench.stand_in import SHAPES
@@ -16,14 +15,10 @@ HEAD = {"speed": ("x plain", "x original"), "recipes": ()}
 COLUMNS = ("real tokens/s", "25,000 records", "reserved", "needed", "the formula says", "padding", "MFU")
 
 
-def shards_of(row: dict[str, Any]) -> int:
-    """GPUs among which a measured row's model was shared out: all under FSDP, one otherwise."""
-    return row["gpus"] if row.get("sharded") else 1
-
-
 def predicted(row: dict[str, Any]) -> float:
     """GiB that the formula gives for a measured row, without CUDA's own context, which no row counts."""
-    parts = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"], shards_of(row))
+    shards = row["gpus"] if row.get("sharded") else 1  # GPUs among which FSDP shares the model out
+    parts = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"], shards)
     return parts["total"] - parts["CUDA context"]
 
 
@@ -33,16 +28,12 @@ def is_current(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     return not row["recipe"].get("use_unsloth") or row["versions"]["unsloth"] == newest
 
 
-def origin(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """What the formula owes to this row."""
-    if not is_current(row, rows):
-        return f"with Unsloth {row['versions']['unsloth']}"
-    return "fitted" if row["variant"] in FITTED else "foretold"
-
-
 def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """A measured row's figures in the order of COLUMNS, or why there are none."""
-    formula = f"{predicted(row):.1f} ({origin(row, rows)})"
+    origin = "fitted" if row["variant"] in FITTED else "foretold"
+    if not is_current(row, rows):
+        origin = f"with Unsloth {row['versions']['unsloth']}"
+    formula = f"{predicted(row):.1f} ({origin})"
     if "error" in row:
         return [f"out of memory at {row['limit_gib']} GiB", "", "", "", formula, "", ""]
     return [
@@ -71,19 +62,15 @@ def table(shown: list[dict[str, Any]], rows: list[dict[str, Any]], ratios: tuple
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def fill(text: str, name: str, content: str, path: Path) -> str:
-    """``text`` with ``content`` between the marks of ``name``."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-    if not pattern.search(text):
-        raise UserError(f"{path}: expected the marks <!-- {name} --> and <!-- /{name} -->, found none; put them back")
-    return pattern.sub(lambda found: found[1] + content + "\n" + found[2], text)
-
-
-def filled(text: str, rows: list[dict[str, Any]], path: Path) -> str:
-    """``text`` with both tables: what the speed is compared with, and the recipes."""
+def filled(text: str, rows: list[dict[str, Any]]) -> str:
+    """``text`` with both tables between their marks: what the speed is compared with, and the recipes."""
     for name, ratios in HEAD.items():
         shown = [row for row in rows if (row["variant"] in FITTED) == (name == "speed")]
-        text = fill(text, name, table(shown, rows, ratios), path)
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if not end:
+            raise UserError(f"expected the marks <!-- {name} --> and <!-- /{name} -->; put them back")
+        text = f"{before}{mark}{table(shown, rows, ratios)}\n{end}{after}"
     return text
 
 
@@ -91,8 +78,7 @@ def main() -> None:
     example = "example: python -m scripts.bench.table"
     argparse.ArgumentParser(prog="python -m scripts.bench.table", description=__doc__, epilog=example).parse_args()
     path = ROOT / "examples/README.md"
-    text = filled(path.read_text(encoding="utf-8"), read_json(ROOT / "docs/bench_train.json"), path)
-    write_text(path, text)
+    write_text(path, filled(path.read_text(encoding="utf-8"), read_json(ROOT / "docs/bench_train.json")))
 
 
 if __name__ == "__main__":

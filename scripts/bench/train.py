@@ -27,6 +27,11 @@ EXAMPLES = """examples:
 Each variant is trained by LLaMA-Factory in a process of its own; its row is written as soon as it is measured."""
 
 
+LONGEST = 1800  # seconds for one variant
+# Transformers sorts by length within up to 50 steps; 1,920 records make that 10, which a measurement walks through.
+RECORDS = 1920
+
+
 def batch(size: int, accumulation: int) -> dict[str, int]:
     return {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
 
@@ -78,26 +83,22 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     write_json(folder / "recipe.yaml", recipe)  # JSON is YAML
     launch: list[str] = []
     if args.accelerate:
-        launch = [
-            "-m",
-            "accelerate.commands.launch",
-            f"--config_file={args.accelerate}",
-            f"--num_processes={args.gpus}",
-        ]
+        launch = ["-m", "accelerate.commands.launch", "--config_file", args.accelerate, "--num_processes", args.gpus]
     elif args.gpus > 1:
         launch = ["-m", "torch.distributed.run", f"--nproc-per-node={args.gpus}", "--standalone"]
-    command = [sys.executable, *launch, "-m", "scripts.bench.meter", folder / "recipe.yaml", folder / "out.json"]
-    command += [f"--limit-gib={limit}"] if limit else []
+    command = [sys.executable, *launch, "-m", "scripts.bench.metered", folder / "recipe.yaml", folder / "out.json"]
+    command += ["--limit-gib", limit] if limit else []
     env = os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
     env["TORCH_CUDNN_SDPA_DEPRIORITIZED"] = "1"  # flash attention, as on every card but the largest; make train sets it
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(args.gpus)))).split(",")
     env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(visible[: args.gpus])
     with (folder / "log.txt").open("w") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
+        words = list(map(str, command))
+        child = subprocess.Popen(words, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
         try:
-            status: int | str = child.wait(args.seconds)
+            status: int | str = child.wait(LONGEST)
         except subprocess.TimeoutExpired:
-            status = f"no end after {args.seconds} s"
+            status = f"no end after {LONGEST} s"
         finally:
             with contextlib.suppress(ProcessLookupError):  # workers too: they would keep the GPU's memory
                 os.killpg(child.pid, signal.SIGKILL)
@@ -140,7 +141,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
 def measure(row: dict[str, Any], recipe: dict[str, Any], every: int | None, args: argparse.Namespace) -> dict[str, Any]:
     """Build what the variant needs, train it and complete its row."""
     begin = time.monotonic()
-    records = 48 * recipe["max_steps"] if every else args.records
+    records = 48 * recipe["max_steps"] if every else RECORDS
     lengths = [every] * records if every else record_lengths(records, max(1.0, recipe["cutoff_len"] / 2048))
     data, model = args.work / f"data{max(lengths)}", args.work / row["shape"]
     if not (data / "dataset_info.json").exists():
@@ -157,7 +158,7 @@ def measure(row: dict[str, Any], recipe: dict[str, Any], every: int | None, args
     return row | {"versions": versions("torch", "transformers", "peft", "bitsandbytes", "unsloth", "llamafactory")}
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.bench.train",
         description=__doc__,
@@ -167,10 +168,6 @@ def main() -> int:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="NAME or RECIPE, each with @SHAPE if not 7b")
     parser.add_argument("--tokenizer", type=Path, help="folder of the real tokenizer (default: a small one is made)")
     parser.add_argument("--steps", type=int, default=7, help="measured optimiser steps, after 3 of warm-up")
-    # Transformers sorts by length within up to 50 steps; 1,920 records make that 10, which a measurement walks through.
-    parser.add_argument("--records", type=int, default=1920, help="default: %(default)s")
-    parser.add_argument("--minutes", type=float, default=600, help="start no variant that may end after this")
-    parser.add_argument("--seconds", type=float, default=1800, help="longest time for one variant")
     parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each; they share a step's records")
     parser.add_argument("--accelerate", type=Path, metavar="CONFIG", help="start by accelerate with this config (FSDP)")
     parser.add_argument("--cpu", action="store_true", help="without a GPU and without Unsloth, to try the script")
@@ -178,7 +175,6 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "saves/bench", help="model, data and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_train.json")
     args = parser.parse_args()
-    begin, longest = time.monotonic(), 0.0
     planned = [plan(wanted, args) for wanted in args.variants.split(",")]
     if not args.tokenizer:
         from scripts.train.bases import build_tokenizer
@@ -191,18 +187,13 @@ def main() -> int:
         if old and "error" not in old[0] and not args.again:
             print(f"{row['variant']}: measured already")
             continue
-        if time.monotonic() - begin + longest > args.minutes * 60:
-            print(f"{row['variant']}: no time left")
-            continue
         row = measure(row, recipe, every, args)
-        longest = max(longest, row["wall_s"])
         write_json(args.out, with_ratios([other for other in rows if other not in old] + [row]))
         shown = ("tokens_per_s", "mfu", "reserved_gib", "allocated_gib", "padding_share", "ratio_to_plain", "error")
         print(f"{row['variant']}: {row['wall_s']} s", {key: row.get(key) for key in shown}, flush=True)
         print("\n".join(row.get("log_tail", [])), end="", flush=True)
         if row["unsloth_fallback"]:
             raise UserError(f"{row['variant']} fell back from Unsloth; its log.txt under {args.work} says why")
-    return 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts.common import NOTICE, UserError
+from scripts.common import NOTICE, UserError, first_line
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -26,17 +26,11 @@ def check_machine(host: str, port: int) -> None:
     """Raise UserError unless this machine can listen on ``host`` and ``port`` now."""
     if not 0 < port < 65536:
         raise UserError(f"port {port}: expected a number from 1 to 65535")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
-    except PermissionError as error:
-        raise UserError(f"port {port} is kept for the system's administrator: choose --port 1024 or above") from error
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} is in use; choose another one with --port, or stop what runs there"
-            ) from error
-        raise UserError(f"--host {host} is no address of this machine; try --host 127.0.0.1") from error
+        said = "is in use" if error.errno == errno.EADDRINUSE else f"of {host} cannot be had ({first_line(error)})"
+        raise UserError(f"port {port} {said}; choose another --port or --host") from error
 
 
 def require_password(host: str, variable: str) -> str:
@@ -58,16 +52,6 @@ def without_proxies() -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """What the system refuses (a folder that is read-only, a full disk) as a UserError in one line."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise UserError(f"{where}{error.strerror or error}; mend that and start again") from error
 
 
 def is_foreign(host: str, origin: str | None, loopback: bool) -> bool:

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, load_recipe
+from scripts.common import ROOT, UserError, load_recipe, look_for_hub
+from scripts.train.preflight import mistyped
+from scripts.train.run import newest_adapter, read_run
 
 SAMPLING = str(ROOT / "yamls/webchat.yaml")  # where no recipe is named, the run's settings with this one's sampling
 SAMPLING_KEYS = ("infer_backend", "trust_remote_code", "do_sample", "temperature", "top_p", "max_new_tokens")
 FILES = {"model_name_or_path": "config.json", "adapter_name_or_path": "adapter_config.json"}
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
 
 def read_settings(arguments: list[str]) -> dict[str, Any]:
@@ -29,15 +30,14 @@ def read_settings(arguments: list[str]) -> dict[str, Any]:
     if not named:
         kept = {*SAMPLING_KEYS, *(override.partition("=")[0] for override in overrides)}
         settings = last_run() | {key: settings[key] for key in kept}
-    check_values(settings)
     check_files(settings)
+    if wrong := mistyped(settings):
+        raise UserError(f"{recipe}: {'; '.join(wrong)}")
     return settings
 
 
 def last_run() -> dict[str, Any]:
     """Model, adapter, template and precision of the run that ended last, as it was trained."""
-    from scripts.train.run import newest_adapter, read_run
-
     try:
         adapter = newest_adapter()
     except UserError as error:
@@ -57,21 +57,12 @@ def last_run() -> dict[str, Any]:
     return settings
 
 
-def check_values(settings: dict[str, Any]) -> None:
-    """Raise UserError for a mapping or a list where one value is expected, and for a number in quotes."""
-    for key, value in settings.items():
-        if isinstance(value, dict | list) and not key.endswith("_config"):
-            quoted = f"{key}='\"…\"'"
-            raise UserError(f"{key} was read as a mapping or list, {value}: a text with a colon needs quotes, {quoted}")
-        if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-            raise UserError(f'{key} is the text "{value}", expected a number: write {value}, without quotes')
-
-
 def check_files(settings: dict[str, Any]) -> None:
     """Raise UserError where a local model or adapter is not there, with the command that makes it."""
     for key, file in FILES.items():
         for name in str(settings.get(key) or "").split(","):
-            is_hub_id = name.count("/") == 1 and not name.startswith(("saves/", ".", "/"))
-            if name and not is_hub_id and not Path(name, file).is_file():
+            if name.count("/") == 1 and not name.startswith(("saves/", ".", "/")):
+                look_for_hub(name)
+            elif name and not Path(name, file).is_file():
                 made = "make demo" if re.match("saves/(demo|qwen_coder|pretrain_tiny)", name) else "make train"
                 raise UserError(f"{key} is {name}, which has no {file}: run `{made}` first, or name another")

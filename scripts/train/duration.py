@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from scripts.common import ROOT, UserError, read_json
 from scripts.train.memory import linear_sizes
+from scripts.train.planned import PlannedRun
 
 RATES = {  # a part of the card's name → TFLOP/s; the first that fits counts
     "H200": 989, "H100": 989, "H20": 148, "A100": 312, "A800": 312, "L40S": 362, "L40": 181, "L20": 119, "L4": 121,
@@ -29,24 +28,6 @@ MEASURED_WEIGHTS = 6.53e9  # of the matrix products of DeepSeek-R1-Distill-Qwen-
 TIMED_STEPS = 6
 
 
-def gpus(recipe: dict[str, Any]) -> int:
-    """GPUs, and so processes, that share a run; 0 on a CPU."""
-    import torch
-
-    if recipe.get("use_cpu") or not torch.cuda.is_available():
-        return 0
-    return int(os.environ.get("NPROC_PER_NODE", torch.cuda.device_count()))
-
-
-def steps_of(rows: int, parsed: dict[str, Any], processes: int) -> tuple[int, int]:
-    """(optimiser steps, rows per step) of a run over so many records, or packs of records."""
-    training = parsed["training"]
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
-    if training.max_steps > 0:
-        return training.max_steps, batch
-    return math.ceil(math.ceil(rows / max(1, batch)) * training.num_train_epochs), batch
-
-
 def in_words(low: float, high: float) -> str:
     """A range of seconds for people."""
     unit, size = ("hours", 3600) if high > 5400 else ("minutes", 60)
@@ -54,20 +35,20 @@ def in_words(low: float, high: float) -> str:
     return f"about {low:.1f} to {high:.1f} {unit}" if high >= 1 else f"under a {unit[:-1]}"
 
 
-def estimate(recipe: dict[str, Any], config: dict[str, Any], lengths: list[int], parsed: dict[str, Any]) -> str:
+def estimate(run: PlannedRun) -> str:
     """One sentence: steps, records per step and hours as a range, or why no time can be told."""
-    data, processes = parsed["data"], gpus(recipe)
+    data, lengths = run.parsed["data"], run.records.lengths
     rows = math.ceil(sum(lengths) / data.cutoff_len) if data.packing else len(lengths)
-    steps, batch = steps_of(rows, parsed, max(1, processes))
-    said = f"{steps:,} steps of {batch} {'rows' if data.packing else 'records'}"
+    steps = run.steps(rows)
+    said = f"{steps:,} steps of {run.batch} {'rows' if data.packing else 'records'}"
     try:
-        weights = config["num_hidden_layers"] * sum(i * o for i, o in linear_sizes(config))
+        weights = run.config["num_hidden_layers"] * sum(i * o for i, o in linear_sizes(run.config))
     except KeyError:
         return f"{said}; no time can be told for this kind of model: try --time"
-    tokens = sum(lengths) * steps * batch / max(1, rows)
-    if not processes:
+    tokens = sum(lengths) * steps * run.batch / max(1, rows)
+    if not run.gpus:
         return f"{said}: {in_words(*(tokens * weights * rate for rate in CPU_SECONDS))} on 2 cores"
-    return f"{said}{on_gpu(bool(recipe.get('use_unsloth')), tokens / processes, weights)}"
+    return f"{said}{on_gpu(bool(run.recipe.get('use_unsloth')), tokens / run.gpus, weights)}"
 
 
 def on_gpu(unsloth: bool, tokens: float, weights: float) -> str:
@@ -88,27 +69,23 @@ def on_gpu(unsloth: bool, tokens: float, weights: float) -> str:
     return f": {in_words(seconds * low, seconds * high)} ({source})"
 
 
-def time_first_steps(recipe_path: str, overrides: list[str]) -> str:
-    """Run the first steps in a folder that is thrown away; returns one sentence with hours for the whole run."""
+def time_first_steps(run: PlannedRun) -> str:
+    """Train the first steps in a folder that is thrown away; returns one sentence with hours for the whole run."""
     print(f"timing {TIMED_STEPS} steps …", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as said:
-        log, moments = Path(folder) / "trainer_log.jsonl", []
+    with tempfile.TemporaryDirectory() as folder:
+        log, said = Path(folder) / "trainer_log.jsonl", Path(folder) / "said"
         changes = [f"output_dir={folder}", "logging_steps=1", "save_steps=1000000", "plot_loss=false", "report_to=none"]
-        command = [sys.executable, "-m", "llamafactory.cli", "train", recipe_path, *overrides, *changes]
-        child = subprocess.Popen(command, stdout=said, stderr=said)
-        try:
+        command = [sys.executable, "-m", "llamafactory.cli", "train", run.path, *run.overrides, *changes]
+        moments: list[float] = []
+        with said.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as child:
             while child.poll() is None and len(moments) < TIMED_STEPS:
                 time.sleep(0.1)
-                lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-                steps_done = sum(line.endswith("\n") and '"loss"' in line for line in lines)  # others are of evaluation
-                moments += [time.monotonic()] * (steps_done - len(moments))
-        finally:
+                done = log.read_text().count('"loss"') if log.exists() else 0  # other lines are of evaluation
+                moments += [time.monotonic()] * (done - len(moments))
             child.terminate()
-            child.wait()
         if len(moments) < 3:
-            said.seek(0)
-            raise UserError("the first steps did not run:\n" + "\n".join(said.read().splitlines()[-12:]))
-        steps = json.loads(lines[0])["total_steps"]
+            raise UserError("the first steps did not run:\n" + "\n".join(said.read_text().splitlines()[-12:]))
+        steps = json.loads(log.read_text().splitlines()[0])["total_steps"]
     step = (moments[-1] - moments[1]) / (len(moments) - 2)  # the first two are warm-up
     total = in_words(0.9 * step * steps, 1.2 * step * steps)
     return f"measured {step:.1f} s a step over {len(moments) - 2} steps: {total} in all"

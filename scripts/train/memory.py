@@ -1,4 +1,4 @@
-"""Predict a training run's peak GPU memory from its recipe: ``python -m scripts.train.memory RECIPE [KEY=VALUE ...]``.
+"""Predict a training run's peak GPU memory from its recipe.
 
 Counts what the tensors need at the worst moment (PyTorch's "allocated") and CUDA's own context. PyTorch reserves more
 while there is room (4 to 190% more in docs/bench_train.json) and gives it back before it runs out of memory.
@@ -7,10 +7,9 @@ Within 10% of every measured run: tests/train/test_memory.py.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from scripts.common import UserError, run_main
+from scripts.common import UserError
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per 64 weights, a float per 256 scales
 CONTEXT_GIB = 0.5  # CUDA's own context and kernels, outside of what PyTorch reserves
@@ -72,29 +71,3 @@ def predict_peak_gib(
     }
     gib = {name: size / 2**30 for name, size in parts.items()} | {"CUDA context": CONTEXT_GIB}
     return gib | {"total": sum(gib.values())}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.train.memory",
-        description="Predict the peak GPU memory of a recipe, GiB on each GPU.",
-        epilog="examples:\n  python -m scripts.train.memory yamls/qlora.yaml per_device_train_batch_size=4\n"
-        "  python -m scripts.train.memory examples/qlora_14b_fsdp.yaml --longest 1356 --shards 2",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--longest", type=int, help="tokens of the longest record (default: the recipe's cutoff_len)")
-    parser.add_argument("--shards", type=int, default=1, help="GPUs among which FSDP shares out the model (default: 1)")
-    args = parser.parse_intermixed_args()
-    from scripts.train.planned import PlannedRun
-
-    run = PlannedRun(args.recipe, args.overrides)
-    if run.recipe.get("use_cpu"):
-        raise UserError(f"{args.recipe}: it says use_cpu; only GPU memory is predicted. Name a recipe for a GPU")
-    for name, gib in predict_peak_gib(run.recipe, run.config, args.longest, args.shards).items():
-        print(f"{gib:8.2f} GiB  {name}")
-
-
-if __name__ == "__main__":
-    run_main(main)

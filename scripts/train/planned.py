@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 import io
+import math
+import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts.common import UserError, first_line, load_recipe, read_json
+from scripts.common import UserError, first_line, load_recipe, look_for_hub, read_json
 from scripts.prepare.load import file_format, load_rows
 from scripts.train import run as runs
-from scripts.train.duration import steps_of
 from scripts.train.template import PromptFormat, reachable
 
 IGNORED = -100  # the label of a token that is not trained
 NO_CUT = 1 << 20  # cutoff_len for reading records at their full length
 FEWEST_STEPS = 10  # of a run whose validation loss says something
+
+
+class Skip(Exception):
+    """What cannot be looked at for this run."""
 
 
 @dataclass
@@ -35,14 +40,13 @@ class Records:
         return [len(ids) for ids in self.ids]
 
     @property
-    def trained(self) -> list[list[int]]:
-        """The trained tokens of each record."""
-        return [[label for label in labels if label != IGNORED] for labels in self.labels]
-
-    @property
     def longest(self) -> int:
         """The place of the longest record."""
         return self.lengths.index(max(self.lengths))
+
+    def trained(self, place: int) -> list[int]:
+        """The trained tokens of a record."""
+        return [label for label in self.labels[place] if label != IGNORED]
 
     def prompts(self) -> set[tuple[int, ...]]:
         """The untrained tokens at each record's head."""
@@ -61,19 +65,12 @@ class PlannedRun:
         self.recipe = load_recipe(path, overrides)
         self.model = str(self.recipe["model_name_or_path"])
         self.output = Path(self.recipe["output_dir"])
+        if not Path(self.model).is_dir():
+            look_for_hub(self.model)
 
     @cached_property
     def parsed(self) -> dict[str, Any]:
         return runs.parse(self.recipe)
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        return runs.identity(self.path, self.overrides, self.recipe, self.parsed)
-
-    @cached_property
-    def format(self) -> PromptFormat:
-        data = self.parsed["data"]
-        return PromptFormat.load(self.model, data.template, data.default_system, data.enable_thinking)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -82,13 +79,23 @@ class PlannedRun:
         try:
             return AutoConfig.from_pretrained(reachable(self.model)).to_dict()
         except Exception as error:  # the hubs' clients raise many kinds
-            raise UserError(
-                f"{self.model}: its config cannot be read ({first_line(error)}). Check the name and the network, set "
-                "HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder by model_name_or_path=DIR"
-            ) from error
+            raise UserError(f"{self.model}: its config cannot be read ({first_line(error)})") from error
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        _ = self.config  # a model that is not there is said in its own words
+        return runs.identity(self.path, self.overrides, self.recipe, self.parsed)
+
+    @cached_property
+    def format(self) -> PromptFormat:
+        data, _ = self.parsed["data"], self.config
+        return PromptFormat.load(self.model, data.template, data.default_system, data.enable_thinking)
 
     @cached_property
     def records(self) -> Records:
+        """All records; Skip for a run that does not learn from questions and answers."""
+        if self.parsed["finetuning"].stage != "sft":
+            raise Skip("not a stage with questions and answers")
         return self.read(self.datasets)
 
     @property
@@ -100,15 +107,26 @@ class PlannedRun:
         return runs.names_of(self.parsed["data"].eval_dataset)
 
     @property
-    def has_records(self) -> bool:
-        """Whether it learns from questions and answers, as supervised fine-tuning does."""
-        return self.parsed["finetuning"].stage == "sft"
+    def gpus(self) -> int:
+        """GPUs, and so processes, that share the run; 0 on a CPU."""
+        import torch
+
+        if self.recipe.get("use_cpu") or not torch.cuda.is_available():
+            return 0
+        return int(os.environ.get("NPROC_PER_NODE", torch.cuda.device_count()))
 
     @property
     def batch(self) -> int:
-        """Records per optimiser step and GPU."""
+        """Records, or packs of records, per optimiser step."""
         training = self.parsed["training"]
-        return training.per_device_train_batch_size * training.gradient_accumulation_steps
+        return training.per_device_train_batch_size * training.gradient_accumulation_steps * max(1, self.gpus)
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps over so many records, or packs of records."""
+        training = self.parsed["training"]
+        if training.max_steps > 0:
+            return training.max_steps
+        return math.ceil(math.ceil(rows / max(1, self.batch)) * training.num_train_epochs)
 
     def read(self, names: list[str], mask_prompts: bool = False) -> Records:
         """Registered datasets through LLaMA-Factory's loader and processor, at full length and one record a row.
@@ -117,41 +135,40 @@ class PlannedRun:
         """
         from llamafactory.data import get_dataset
 
-        for name in names:
-            runs.registered_files(name, self.parsed["data"].dataset_dir)
         data = copy.copy(self.parsed["data"])
+        lost = count_rows(names, data)
         data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
         data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
         data.train_on_prompt = data.train_on_prompt and not mask_prompts
-        model, training = self.parsed["model"], self.parsed["training"]
+        model, training, form = self.parsed["model"], self.parsed["training"], self.format
         try:
             with redirect_stdout(io.StringIO()):  # it prints its first record
-                found = get_dataset(self.format.template, model, data, training, "sft", self.format.tokenizer)
-        except UserError:
-            raise
-        except KeyError as error:
-            said = f"its rows have no {error}; see its columns, tags and formatting in dataset_info.json"
-            raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
+                rows = get_dataset(form.template, model, data, training, "sft", form.tokenizer)["train_dataset"]
         except Exception as error:  # datasets, LLaMA-Factory and pyarrow raise many kinds
             said = first_line(error.__cause__ or error)
+            if isinstance(error, KeyError):
+                said = f"its rows have no {error}; see its columns, tags and formatting in dataset_info.json"
             raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
-        rows = found["train_dataset"]
-        lost = count_rows(names, data) - len(rows) if data.mix_strategy == "concat" else 0
+        lost = lost - len(rows) if data.mix_strategy == "concat" else 0
         return Records(list(rows["input_ids"]), list(rows["labels"]), lost)
 
 
 def count_rows(names: list[str], data: Any) -> int:
-    """Rows that LLaMA-Factory takes of registered files; 0 where one of them is of a kind that prepare cannot read."""
-    total = 0
+    """Rows that LLaMA-Factory takes of registered files; 0 where one of them is of a kind that prepare cannot read.
+
+    Raises UserError for a dataset that is not registered, missing or empty.
+    """
+    total, readable = 0, True
     for name in dict.fromkeys(names):  # it takes a name once
         files = runs.registered_files(name, data.dataset_dir)
         if not files or not all(file_format(file.name) for file in files):
-            return 0
+            readable = False
+            continue
         rows = sum(1 for file in files for _ in load_rows(str(file)))
         about = read_json(Path(data.dataset_dir) / "dataset_info.json")[name]
         rows = about.get("num_samples") or rows
         total += min(rows, data.max_samples or rows)
-    return total
+    return total if readable else 0
 
 
 def plan(path: str, overrides: list[str]) -> PlannedRun:
@@ -192,5 +209,5 @@ def why_no_validation(run: PlannedRun, may_be_missing: bool) -> str | None:
             return "its split is empty"
         if may_be_missing and name not in registry:
             return f"{run.datasets[0]} has no split {name}"
-    steps, _ = steps_of(count_rows(run.datasets, run.parsed["data"]), run.parsed, 1)
+    steps = run.steps(count_rows(run.datasets, run.parsed["data"]))
     return f"{steps} steps are too short a run" if 0 < steps < FEWEST_STEPS else None

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 from scripts.common import UserError, first_line, quiet_libraries, run_main
 from scripts.train import resume
-from scripts.train.duration import estimate, gpus, time_first_steps
+from scripts.train.duration import estimate, time_first_steps
 from scripts.train.memory import predict_peak_gib, trained_weights
-from scripts.train.planned import IGNORED, PlannedRun, plan
+from scripts.train.planned import IGNORED, PlannedRun, Skip, plan
 from scripts.train.run import names_of, registered_files
 from scripts.train.template import official_prompt, reachable
 
@@ -35,6 +35,7 @@ POSITIVE = (
     "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank",
     "cutoff_len",
 )  # fmt: skip
+LIBRARIES = {"bitsandbytes": "quantization_bit", "unsloth": "use_unsloth", "liger_kernel": "enable_liger_kernel"}
 
 
 class Row(NamedTuple):
@@ -49,35 +50,22 @@ class Warn(str):
     """What a check found that should be read but does not stop the run."""
 
 
-class Skip(Exception):
-    """A check that cannot be made here."""
+CHECKS: dict[str, Callable[[PlannedRun], str]] = {}
 
 
-CHECKS: list[tuple[str, bool, Callable[[PlannedRun], str]]] = []
-
-
-def check(name: str, of_records: bool = False) -> Callable:
-    """Register a check. It returns what it found (``Warn`` where it should be read), or raises UserError or Skip.
-
-    ``of_records``: only for runs that learn from questions and answers.
-    """
-
-    def register(function: Callable[[PlannedRun], str]) -> Callable[[PlannedRun], str]:
-        CHECKS.append((name, of_records, function))
-        return function
-
-    return register
+def check(name: str) -> Callable:
+    """Register a check. It returns what it found (``Warn`` where it should be read), or raises UserError or Skip."""
+    return lambda function: CHECKS.setdefault(name, function)
 
 
 @check("recipe")
 def check_recipe(run: PlannedRun) -> str:
     """Values have the type that LLaMA-Factory will use them as, and its own parser takes the recipe."""
-    wrong = mistyped(run.recipe) or out_of_range(run.recipe)
-    if wrong:
+    if wrong := mistyped(run.recipe) or out_of_range(run.recipe):
         raise UserError(f"{run.path}: {'; '.join(wrong)}")
     if not run.parsed["training"].do_train:
         raise UserError(f"{run.path}: nothing would be trained; set do_train: true")
-    return f"{run.path}: LLaMA-Factory parses it; {run.batch} records per step and GPU"
+    return f"{run.path}: LLaMA-Factory parses it; {run.batch} records per step"
 
 
 def mistyped(recipe: dict[str, Any]) -> list[str]:
@@ -86,11 +74,12 @@ def mistyped(recipe: dict[str, Any]) -> list[str]:
     Its parser takes ``learning_rate: "1e-4"`` or a ``default_system`` that YAML read as a mapping as they stand, and
     training fails on them, or trains on them.
     """
-    from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
+    from llamafactory import hparams
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     found = {}
-    for group in (ModelArguments, DataArguments, TrainingArguments, FinetuningArguments):
+    for name in ("Model", "Data", "Training", "Finetuning", "Generating"):
+        group = getattr(hparams, f"{name}Arguments")
         hints = typing.get_type_hints(group)
         for key in {field.name for field in fields(group)} & recipe.keys():
             value, kinds = recipe[key], typing.get_args(hints[key]) or (hints[key],)
@@ -118,75 +107,18 @@ def out_of_range(recipe: dict[str, Any]) -> list[str]:
     return [f"{key} is {recipe[key]!r}, expected {expected}" for key, expected in wrong.items()]
 
 
-@check("packing", of_records=True)
-def check_packing(run: PlannedRun) -> str:
-    """Packed records do not see each other."""
-    data = run.parsed["data"]
-    if not (data.packing or data.neat_packing):
-        return "off"
-    if run.parsed["model"].use_unsloth:
-        raise UserError("packing with Unsloth lets packed records see each other: packing=false group_by_length=true")
-    if not data.neat_packing:
-        raise UserError("packing without neat_packing lets packed records see each other: neat_packing=true")
-    return "neat_packing: packed records do not see each other"
-
-
-@check("dataset")
-def check_datasets(run: PlannedRun) -> str:
-    """Every dataset, that of validation too, is registered, has a file, and LLaMA-Factory reads all of its records."""
-    names = [*run.datasets, *run.validation]
-    for name in names:
-        registered_files(name, run.parsed["data"].dataset_dir)
-    if not run.has_records:
-        return ", ".join(names)
-    lost = run.records.lost
-    if lost > 0:
-        raise UserError(f"LLaMA-Factory drops {lost} records (an empty or odd turn); prepare again")
-    said = f"{', '.join(run.datasets)}: {len(run.records.ids):,} records"
-    if not run.validation:
-        return said
-    return f"{said}; validation on {', '.join(run.validation)}: {len(run.read(run.validation).ids):,}"
-
-
 @check("base model")
 def check_base_model(run: PlannedRun) -> str:
-    """The base model's config and tokenizer can be had: a local folder, the hub's cache, the hub or a mirror."""
-    where = "local folder"
-    if not Path(run.model).is_dir():
-        where = "hub" if hub_answers() else "the hub's cache"
-    _ = run.config, run.format
-    check_starting_points(run)
-    return f"{run.model} ({where})"
-
-
-def check_starting_points(run: PlannedRun) -> None:
-    """UserError where an adapter or a checkpoint that the recipe starts from is not there."""
+    """Base model and tokenizer can be had: a folder, the hub's cache, a hub; so can an adapter to start from."""
     from peft import PeftConfig
 
-    checkpoint = run.recipe.get("resume_from_checkpoint")
-    if isinstance(checkpoint, str) and not Path(checkpoint).is_dir():
-        raise UserError(f"resume_from_checkpoint={checkpoint}: no such folder; leave it out: a run resumes by itself")
+    _ = run.config, run.format
     for adapter in names_of(run.parsed["model"].adapter_name_or_path):
         try:
             PeftConfig.from_pretrained(reachable(adapter))
         except Exception as error:  # the hubs' clients raise many kinds
             raise UserError(f"adapter_name_or_path={adapter}: found no adapter there ({first_line(error)})") from error
-
-
-def hub_answers() -> bool:
-    """Whether the hub can be reached within seconds; where not, only its cache is looked at, without retries."""
-    import requests
-    from huggingface_hub import constants
-    from llamafactory.extras.misc import use_modelscope
-
-    if use_modelscope():
-        return True
-    try:
-        if not constants.HF_HUB_OFFLINE:
-            requests.head(constants.ENDPOINT, timeout=5)
-    except requests.RequestException:
-        constants.HF_HUB_OFFLINE = True
-    return not constants.HF_HUB_OFFLINE
+    return run.model
 
 
 @check("tokenizer")
@@ -213,15 +145,41 @@ def check_template(run: PlannedRun) -> str:
     return f"{data.template}: same text as the tokenizer's own chat template"
 
 
-@check("thoughts", of_records=True)
+@check("dataset")
+def check_datasets(run: PlannedRun) -> str:
+    """Every dataset, that of validation too, is registered, has a file, and LLaMA-Factory reads all of its records."""
+    for name in [*run.datasets, *run.validation]:
+        registered_files(name, run.parsed["data"].dataset_dir)
+    if run.records.lost > 0:
+        raise UserError(f"LLaMA-Factory drops {run.records.lost} records (an empty or odd turn); prepare again")
+    said = f"{', '.join(run.datasets)}: {len(run.records.ids):,} records"
+    if not run.validation:
+        return said
+    return f"{said}; validation on {', '.join(run.validation)}: {len(run.read(run.validation).ids):,}"
+
+
+@check("packing")
+def check_packing(run: PlannedRun) -> str:
+    """Packed records do not see each other."""
+    data = run.parsed["data"]
+    if run.parsed["finetuning"].stage != "sft" or not (data.packing or data.neat_packing):
+        return "no packed records"
+    if run.parsed["model"].use_unsloth:
+        raise UserError("packing with Unsloth lets packed records see each other: packing=false group_by_length=true")
+    if not data.neat_packing:
+        raise UserError("packing without neat_packing lets packed records see each other: neat_packing=true")
+    return "neat_packing: packed records do not see each other"
+
+
+@check("thoughts")
 def check_thoughts(run: PlannedRun) -> str:
     """The trained text of every record holds a thought; which system text stands before the questions is said."""
     opened, closed = run.format.frame().marks
-    texts = [run.format.decode(tokens) for tokens in run.records.trained]
+    texts = [run.format.decode(run.records.trained(place)) for place in range(len(run.records.ids))]
     thoughts = [text.partition(opened)[2].partition(closed) for text in texts]
-    without = [i for i, (thought, mark, _) in enumerate(thoughts) if not thought.strip() or not mark]
+    without = [place for place, (thought, mark, _) in enumerate(thoughts) if not thought.strip() or not mark]
     if without:
-        why = "enable_thinking is off" if not run.format.template.enable_thinking else "prepare them with thoughts"
+        why = "prepare them with thoughts" if run.format.template.enable_thinking else "enable_thinking is off"
         raise UserError(
             f"{len(without):,} of {len(texts):,} records train no thought between {opened} and {closed} ({why}); "
             f"the first is record {without[0] + 1}: {texts[without[0]][:80]!r}"
@@ -231,7 +189,7 @@ def check_thoughts(run: PlannedRun) -> str:
     return Warn(f"{said}; every question has this system text before it: {system[:80]!r}") if system else said
 
 
-@check("lengths", of_records=True)
+@check("lengths")
 def check_lengths(run: PlannedRun) -> str:
     """No record is longer than cutoff_len: training would cut off its answer and its end token."""
     limit, lengths = run.parsed["data"].cutoff_len, run.records.lengths
@@ -245,19 +203,20 @@ def check_lengths(run: PlannedRun) -> str:
     return f"longest record {max(lengths):,} tokens, cutoff_len {limit:,}; {sum(lengths):,} tokens in all"
 
 
-@check("held out", of_records=True)
+@check("held out")
 def check_held_out(run: PlannedRun) -> str:
     """No held-out or validation question is trained on."""
-    tests = [name for name in run.datasets if name.endswith("_test")]
-    if tests:
+    records = run.records
+    if tests := [name for name in run.datasets if name.endswith("_test")]:
         raise UserError(f"dataset names {', '.join(tests)}: a test split must not be trained on; leave it out")
     others = run.validation
     if run.identity["held_out"]:
         others = [*others, run.datasets[0].removesuffix("_train") + "_test"]
     if not others:
         return Warn("no test split beside this dataset: perplexity of held-out records cannot be measured later")
-    learned = run.parsed["data"].train_on_prompt
-    trained = (run.read(run.datasets, mask_prompts=True) if learned else run.records).prompts()
+    if run.parsed["data"].train_on_prompt:
+        records = run.read(run.datasets, mask_prompts=True)
+    trained = records.prompts()
     for name in others:
         shared = trained & run.read([name], mask_prompts=True).prompts()
         if shared:
@@ -273,34 +232,30 @@ def check_accelerator(run: PlannedRun) -> str:
 
     if run.recipe.get("use_cpu"):
         return "the recipe says use_cpu"
+    longest = max(run.records.lengths) if run.parsed["finetuning"].stage == "sft" else None
+    need = predict_peak_gib(run.recipe, run.config, longest)["total"]
     if not torch.cuda.is_available():
         raise UserError(
-            "no NVIDIA GPU with a working driver was found, and this recipe needs one. "
+            f"no NVIDIA GPU with a working driver was found, and this recipe needs one with about {need:.1f} GiB free. "
             "Check `nvidia-smi`; on a CPU try `make demo` (examples/qlora_cpu.yaml)"
         )
     free, total = (size / GIB for size in torch.cuda.mem_get_info())
     words = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {free:.1f} of {total:.1f} GiB free"
-    longest = max(run.records.lengths) if run.has_records else None
-    need = predict_peak_gib(run.recipe, run.config, longest)["total"]
     if need > free:
         raise UserError(
             f"{words}, but about {need:.1f} GiB are needed: close other programs, or halve "
             "per_device_train_batch_size and double gradient_accumulation_steps"
         )
     words += f"; about {need:.1f} GiB needed"
-    count = gpus(run.recipe)
-    if count == 1:
+    if run.gpus == 1:
         return words
-    return Warn(
-        f"{words}; {count} GPUs: {run.batch * count} records per step; CUDA_VISIBLE_DEVICES=0 takes one of them"
-    )
+    return Warn(f"{words}; {run.gpus} GPUs: {run.batch} records per step; CUDA_VISIBLE_DEVICES=0 takes one of them")
 
 
 @check("libraries")
 def check_libraries(run: PlannedRun) -> str:
     """The libraries that the recipe leans on load here, not after the model was downloaded."""
-    keys = {"bitsandbytes": "quantization_bit", "unsloth": "use_unsloth", "liger_kernel": "enable_liger_kernel"}
-    modules = {module: key for module, key in keys.items() if run.recipe.get(key)}
+    modules = {module: key for module, key in LIBRARIES.items() if run.recipe.get(key)}
     modules |= {name: "report_to" for name in names_of(run.recipe.get("report_to")) if name not in ("none", "all")}
     for module, key in modules.items():
         try:
@@ -364,10 +319,8 @@ def check_output_dir(run: PlannedRun) -> str:
 def examine(run: PlannedRun) -> list[Row]:
     """All checks of a recipe; what one finds wrong becomes a failed row. A recipe that is wrong ends them."""
     rows: list[Row] = []
-    for name, of_records, function in CHECKS:
+    for name, function in CHECKS.items():
         try:
-            if of_records and not run.has_records:
-                raise Skip("not a stage with questions and answers")
             found = function(run)
             rows.append(Row(name, "warn" if isinstance(found, Warn) else "ok", found))
         except Skip as reason:
@@ -376,7 +329,7 @@ def examine(run: PlannedRun) -> list[Row]:
             known = any(row.found == str(error) for row in rows)  # one missing file is one failure
             rows.append(Row(name, "skip", "needs what failed above") if known else Row(name, "FAIL", str(error)))
             if name == "recipe":
-                return rows
+                break
     return rows
 
 
@@ -386,7 +339,7 @@ def show_records(run: PlannedRun) -> None:
     for what, place in (("a record", len(records.ids) // 2), ("the longest record", records.longest)):
         ids, labels = records.ids[place], records.labels[place]
         read = run.format.decode([token for token, label in zip(ids, labels, strict=True) if label == IGNORED])
-        trained = run.format.decode(records.trained[place])
+        trained = run.format.decode(records.trained(place))
         print(f"\n--- {what} ({place + 1}), {len(ids)} tokens. Read, not trained:\n{read[:SHOWN]}")
         print(f"--- trained:\n{trained[:SHOWN]}{' …' if len(trained) > SHOWN else ''}")
 
@@ -395,15 +348,14 @@ def ready(run: PlannedRun) -> bool:
     """Check a run and print the table and what follows from it; True where the run is ready."""
     print("checking the recipe, its records and this machine …", file=sys.stderr, flush=True)
     rows = examine(run)
-    width = max(len(row.name) for row in rows)
     for row in rows:
-        print(f"{row.status:4s}  {row.name:{width}s}  {row.found}")
+        print(f"{row.status:4s}  {row.name:11s}  {row.found}")
     failed = sum(row.status == "FAIL" for row in rows)
     if failed:
         print(f"{failed} of {len(CHECKS)} checks failed: not ready to train")
         return False
-    if run.has_records:
-        print(estimate(run.recipe, run.config, run.records.lengths, run.parsed))
+    if run.parsed["finetuning"].stage == "sft":
+        print(estimate(run))
     changed = f" with {' '.join(run.overrides)}" if run.overrides else ""
     print(f"Ready: {run.path}{changed}", flush=True)
     return True
@@ -429,7 +381,7 @@ def main() -> int:
     if args.show:
         show_records(run)
     if args.time:
-        print(time_first_steps(run.path, run.overrides))
+        print(time_first_steps(run))
     return 0
 
 

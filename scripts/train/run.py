@@ -79,16 +79,20 @@ def registered_files(name: str, dataset_dir: str) -> list[Path] | None:
     return files
 
 
-def describe_dataset(name: str, dataset_dir: str) -> dict[str, Any]:
-    """A dataset in an identity: its name, and its files with their hashes (None for one from a hub)."""
-    files = registered_files(name, dataset_dir)
-    return {"name": name, "files": files and [{"path": str(file), "hash": file_hash(file)} for file in files]}
+def describe_datasets(names: str | Iterable[str] | None, dataset_dir: str) -> list[dict[str, Any]]:
+    """Datasets in an identity: name, and files with their hashes (None for one from a hub)."""
+    found = []
+    for name in names_of(names):
+        files = registered_files(name, dataset_dir)
+        hashed = files and [{"path": str(file), "hash": file_hash(file)} for file in files]
+        found.append({"name": name, "files": hashed})
+    return found
 
 
 def held_out_file(dataset: str, dataset_dir: str) -> dict[str, str] | None:
     """The test split that belongs to a training split NAME_train, with its hash; None where there is none."""
     try:
-        files = describe_dataset(dataset.removesuffix("_train") + "_test", dataset_dir)["files"]
+        files = describe_datasets(dataset.removesuffix("_train") + "_test", dataset_dir)[0]["files"]
     except UserError:
         return None
     return files and files[0]
@@ -119,22 +123,17 @@ def names_of(datasets: str | Iterable[str] | None) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def settings_hash(recipe: dict[str, Any]) -> str:
-    """SHA-256 of what a merged recipe says about learning."""
-    learning = {key: value for key, value in sorted(recipe.items()) if key not in COSMETIC}
-    return hashlib.sha256(json.dumps(learning, default=str).encode()).hexdigest()
-
-
 def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], parsed: dict[str, Any]) -> dict[str, Any]:
     """What makes this run this run, from the merged recipe and LLaMA-Factory's view of it."""
     model, data = parsed["model"], parsed["data"]
-    datasets = [describe_dataset(name, data.dataset_dir) for name in names_of(data.dataset)]
+    datasets = describe_datasets(data.dataset, data.dataset_dir)
     values = {key: getattr(parsed[group], key) for group, keys in LEARNING.items() for key in keys.split()}
+    said = {key: value for key, value in sorted(recipe.items()) if key not in COSMETIC}
     return {
         "format": FORMAT,
         "recipe": recipe_path,
         "overrides": overrides,
-        "settings_hash": settings_hash(recipe),
+        "settings_hash": hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest(),
         "model": {"name": model.model_name_or_path, "hash": folder_hash(model.model_name_or_path)},
         "adapter": recipe["output_dir"] if parsed["finetuning"].finetuning_type == "lora" else None,
         "template": data.template,
@@ -144,7 +143,7 @@ def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], par
         "cutoff_len": data.cutoff_len,
         "seed": parsed["training"].seed,
         "datasets": datasets,
-        "validation": [describe_dataset(name, data.dataset_dir) for name in names_of(data.eval_dataset)],
+        "validation": describe_datasets(data.eval_dataset, data.dataset_dir),
         "held_out": held_out_file(datasets[0]["name"], data.dataset_dir) if datasets else None,
         "learning": json.loads(json.dumps(values, default=str)),
     }
@@ -217,27 +216,25 @@ def assume(folder: Path) -> dict[str, Any]:
 
 def contradictions(folder: Path, run: dict[str, Any]) -> list[str]:
     """What the folder itself says against an identity: its adapter's shape and base, its log, its data's names."""
-    adapter, learning, found = read_json(folder / "adapter_config.json"), run["learning"], []
+    adapter, learning = read_json(folder / "adapter_config.json"), run["learning"]
     log, card = folder / "trainer_state.json", folder / "README.md"
-    state = read_json(log) if log.is_file() else {"num_train_epochs": None, "log_history": []}
-    expected = {
+    state = read_json(log) if log.is_file() else {"log_history": []}
+    wanted = {
         "adapter's r": (adapter.get("r"), learning["lora_rank"]),
         "adapter's lora_alpha": (adapter.get("lora_alpha"), learning["lora_alpha"]),
         "adapter's base": (plain_name(adapter.get("base_model_name_or_path")), plain_name(run["model"]["name"])),
     }
     if learning["max_steps"] <= 0:
-        expected["number of epochs"] = (state["num_train_epochs"], math.ceil(learning["num_train_epochs"]))
-    for what, (value, wanted) in expected.items():
-        if value is not None and wanted is not None and value != wanted:
-            found.append(f"the {what} is {value}, the run's {wanted}")
-    rate = max((row.get("learning_rate", 0) for row in state["log_history"]), default=0)
-    if rate > learning["learning_rate"] * 1.001:
-        found.append(f"it learned at {rate:.3g}, the run's learning_rate is {learning['learning_rate']:.3g}")
+        wanted["number of epochs"] = (state.get("num_train_epochs"), math.ceil(learning["num_train_epochs"]))
+    rates = [row["learning_rate"] for row in state["log_history"] if "learning_rate" in row]
+    if max(rates, default=0) > learning["learning_rate"] * 1.001:
+        wanted["highest learning rate"] = (max(rates), learning["learning_rate"])
     said = re.search(r"on the (.+?) datasets?\.", card.read_text(encoding="utf-8")) if card.is_file() else None
-    names = [dataset["name"] for dataset in run["datasets"]]
-    if said and "unknown" not in said[1] and not all(name in said[1] for name in names):
-        found.append(f"its README names {said[1]}, the run's data is {', '.join(names)}")
-    return found
+    names = ", ".join(dataset["name"] for dataset in run["datasets"])
+    if said and "unknown" not in said[1] and not all(name in said[1] for name in names.split(", ")):
+        wanted["data in its README"] = (said[1], names)
+    differ = {what: pair for what, pair in wanted.items() if None not in pair and pair[0] != pair[1]}
+    return [f"the {what} is {found}, the run's {expected}" for what, (found, expected) in differ.items()]
 
 
 def plain_name(model: str | None) -> str | None:

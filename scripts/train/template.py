@@ -63,9 +63,7 @@ class PromptFormat:
     system: str = ""
 
     @classmethod
-    def load(
-        cls, model: str, name: str, system: str | None = None, thinking: bool | None = True, trust: bool = False
-    ) -> PromptFormat:
+    def load(cls, model: str, name: str, system: str | None = None, thinking: bool | None = True) -> PromptFormat:
         """Tokenizer and template as the trainer makes them; ``system``: the recipe's default_system (None: its own).
 
         Raises UserError for a template that LLaMA-Factory does not have, or a tokenizer that loses characters.
@@ -77,7 +75,7 @@ class PromptFormat:
         if name not in TEMPLATES:
             raise UserError(f"template {name}: LLaMA-Factory has none of this name; see `template:` in the recipes")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(reachable(model), trust_remote_code=trust)
+            tokenizer = AutoTokenizer.from_pretrained(reachable(model))
         except (OSError, ValueError) as error:
             raise UserError(f"{model}: its tokenizer cannot be read ({first_line(error)})") from error
         arguments = DataArguments(template=name, default_system=system, enable_thinking=thinking)

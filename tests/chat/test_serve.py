@@ -21,6 +21,12 @@ from scripts.train import run as runs
 RECIPE = {"model_name_or_path": "org/name", "template": "qwen", "temperature": 0.6}
 
 
+@pytest.fixture(autouse=True)
+def hub(monkeypatch):
+    """A hub that answers."""
+    monkeypatch.setattr(chat_settings, "look_for_hub", lambda model: None)
+
+
 def written(tmp_path: Path, **more: object) -> str:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE | more))
@@ -37,10 +43,9 @@ def written(tmp_path: Path, **more: object) -> str:
         ({}, ["adapter_name_or_path=saves/a,saves/b"], "saves/a"),
         ({"model_name_or_path": "./here"}, [], "here"),
         ({"template": None}, [], "missing: template"),
-        ({"temperature": "0.7"}, [], 'temperature is the text "0.7", expected a number'),
-        ({"quantization_bit": "4"}, [], "quantization_bit is the text"),
-        ({}, ["default_system=Answer in X: briefly"], "default_system was read as a mapping.*quotes"),
-        ({}, ["default_system=[short]"], "default_system was read as a mapping or list"),
+        ({"temperature": "0.7"}, [], "temperature is '0.7', expected a valid number: write it without quotes"),
+        ({"quantization_bit": "4"}, [], "quantization_bit is '4', expected a valid integer"),
+        ({}, ["default_system=Answer in X: briefly"], "default_system is {.*quote a text"),
         ({}, ["temperatur"], "found 'temperatur', expected a recipe .* or KEY=VALUE"),
     ],
 )
@@ -64,8 +69,8 @@ def test_without_a_recipe_the_last_run_is_talked_to_as_it_was_trained(template, 
     precision = {"bits": bits, "dtype": "bfloat16"} | ({"type": "nf4", "double": True} if bits else {})
     told = {"model": {"name": str(tmp_path / "base")}, "adapter": str(tmp_path), "template": template}
     told |= {"system": "Be: brief", "thinking": True, "precision": precision, "assumed": False}
-    monkeypatch.setattr(runs, "newest_adapter", lambda: tmp_path)
-    monkeypatch.setattr(runs, "read_run", lambda folder: told)
+    monkeypatch.setattr(chat_settings, "newest_adapter", lambda: tmp_path)
+    monkeypatch.setattr(chat_settings, "read_run", lambda folder: told)
     found = read_settings(["max_new_tokens=64", "top_k=5"])
     assert (found["template"], found["default_system"], found["adapter_name_or_path"]) == (
         template,
@@ -129,7 +134,7 @@ def test_a_wide_bind_needs_a_password_and_help_is_quick():
     assert time.monotonic() - began < 5, "a busy machine included"
     assert "examples:" in shown
     assert "research only" in shown
-    loaded = "import sys, scripts.chat.serve; print({'gradio', 'torch', 'fastapi'} & sys.modules.keys())"
+    loaded = "import sys, scripts.chat.__main__; print({'gradio', 'torch', 'fastapi'} & sys.modules.keys())"
     assert subprocess.check_output([sys.executable, "-c", loaded], cwd=ROOT, text=True).strip() == "set()"
 
 

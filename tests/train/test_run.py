@@ -150,7 +150,7 @@ def test_a_bare_run_is_assumed_to_be_its_recipes_and_what_the_folder_contradicts
     assert found["recipe"] == "examples/x.yaml"
     state = {"num_train_epochs": 1, "log_history": [{"learning_rate": 5e-4}]}
     write_json(finished / "trainer_state.json", state)
-    with pytest.raises(UserError, match=r"learned at 0\.0005"):
+    with pytest.raises(UserError, match=r"learning rate is 0\.0005"):
         runs.read_run(finished)
     write_json(finished / "trainer_state.json", {"num_train_epochs": 9, "log_history": []})
     with pytest.raises(UserError, match="number of epochs is 9, the run's 1"):
