@@ -34,13 +34,18 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     add("--base-url", help="--engine server: its address, ending in /v1")
     add("--run", help="--engine server: the folder of the run that it serves")
     add("--precision", default="as served", help="--engine server: in which precision it serves, for the table")
-    add("--only", nargs="+", choices=STEPS, default=STEPS, help="these steps alone")
-    add("--budget", nargs="+", help="thinking budgets in tokens, e.g. 256 1024 (default: by the measured speed)")
+    add("--only", dest="steps", nargs="+", choices=STEPS, default=STEPS, help="these steps alone")
+    add(
+        "--budget",
+        dest="budgets",
+        nargs="+",
+        help="thinking budgets in tokens, e.g. 256 1024 (default: by the measured speed)",
+    )
     add("--answer-tokens", type=int, help="most tokens of an answer after the thought")
     add("--limit", type=int, help="first N items of each benchmark and prompt set; 0: all")
     add("--sampling", choices=("greedy", "r1"), default="greedy", help="r1: temperature 0.6, top_p 0.95")
     add("--seeds", type=int, nargs="+", default=[42], help="one pass each; more than one needs --sampling r1")
-    add("--permute", action="store_true", help="ask each item once more with its options rotated")
+    add("--permute", dest="rotated", action="store_true", help="ask each item once more with its options rotated")
     add("--base-form", choices=("auto", "own", "thinking"), default="auto", help="how the base model is asked")
     add("--benchmarks", nargs="+", help="benchmark files (default: data/benchmarks/*.jsonl)")
     add("--development", nargs="+", help="benchmark files that choose the base model's form, never a test set")
@@ -64,13 +69,13 @@ def evaluate(options: argparse.Namespace) -> None:
     from scripts.evaluate.terminal import tell_result
 
     run = plan_evaluation(options)
-    asks = set(options.only) - {"perplexity"}
+    asks = set(options.steps) - {"perplexity"}
     with ExitStack() as stack:  # a server that is started ends with it
         if asks and options.engine == "hf":  # the weights are loaded once, and how long it takes is said first
             start_engines(run, options, stack)
-        if "perplexity" in options.only and run.records:
+        if "perplexity" in options.steps and run.records:
             measure_perplexity(run, options.cutoff_len)
-        elif "perplexity" in options.only:
+        elif "perplexity" in options.steps:
             print("no perplexity: there are no held-out records (name some with --data)", flush=True)
         if asks and not run.engines:
             start_engines(run, options, stack)
@@ -132,7 +137,7 @@ def main() -> None:
 
     added = command("perplexity", evaluate, "perplexity of held-out records alone")
     add_evaluation(added)
-    added.set_defaults(only=("perplexity",))
+    added.set_defaults(steps=["perplexity"])
     added = command("report", report, "write report.md and report.html again from the files of a results folder")
     added.add_argument("results", type=Path, help="a results folder, e.g. results/demo")
     added = command("review", review, "vote blind on pairs of answers in a browser")

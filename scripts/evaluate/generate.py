@@ -28,6 +28,11 @@ class Item:
     letters: str = ""
     cue: str = ""
 
+    @property
+    def blank(self) -> str:
+        """What a model writes after the cue: "Answer: C", but "答案：C"."""
+        return "" if self.cue.endswith("：") else " "
+
 
 @dataclass(frozen=True)
 class Form:
@@ -182,12 +187,8 @@ def read_letters(engine: Any, form: Form, talks: list[Talk], outputs: list[dict[
         found |= {"letter": choice.letter, "status": "unparsed" if choice.status == "none" else choice.status}
         if choice.status == "none" and parts.closed:
             again.append((talk, found))
-    if not again:
-        return
-    prompts = [talk.prompt + found["text"].rstrip() + "\n\n" + talk.item.cue for talk, found in again]
-    # After "Answer:" a model goes on with a blank, after "答案：" without one.
-    blank = ["" if talk.item.cue.endswith("：") else " " for talk, _ in again]
-    choices = [[space + letter for letter in talk.item.letters] for (talk, _), space in zip(again, blank, strict=True)]
+    prompts = [f"{talk.prompt}{found['text'].rstrip()}\n\n{talk.item.cue}" for talk, found in again]
+    choices = [[talk.item.blank + letter for letter in talk.item.letters] for talk, _ in again]
     for (_, found), letter in zip(again, engine.choose(prompts, choices), strict=True):
         if letter:
             found |= {"letter": letter.strip(), "status": "asked"}

@@ -114,15 +114,12 @@ class Judge:
 
 def text_of(said: Any) -> str:
     """The text of a chat completion. Raises Unscored where there is none or it was cut off."""
-    choices = getattr(said, "choices", None)
-    if not isinstance(choices, list) or not choices:
+    choice = (getattr(said, "choices", None) or [None])[0]
+    if not hasattr(choice, "message"):
         raise Unscored("no completion")
-    if choices[0].finish_reason in ("content_filter", "length"):
-        raise Unscored(choices[0].finish_reason)
-    text = choices[0].message.content
-    if not isinstance(text, str):
-        raise Unscored("no text")
-    return text
+    if choice.finish_reason in ("content_filter", "length"):
+        raise Unscored(choice.finish_reason)
+    return choice.message.content or ""
 
 
 def prompt_for(pair: dict[str, str], first: str, second: str) -> str:
@@ -151,9 +148,7 @@ def combine(forward: str | None, backward: str | None) -> str:
     """base, tuned, tie or unscored from both orders (forward: base is A). Orders that disagree make a tie."""
     if forward is None or backward is None:
         return "unscored"
-    first = {"A": "base", "B": "tuned", "tie": "tie"}[forward]
-    second = {"A": "tuned", "B": "base", "tie": "tie"}[backward]
-    return first if first == second else "tie"
+    return {("A", "B"): "base", ("B", "A"): "tuned"}.get((forward, backward), "tie")
 
 
 def ask_all(prompts: list[str], judge: Judge, store: Store) -> list[tuple[str | None, str | None]]:
@@ -194,15 +189,12 @@ async def ask_missing(missing: dict[str, str], judge: Judge, store: Store) -> di
 
 def pairwise(pairs: list[dict], judge: Judge, store: Store) -> list[dict]:
     """Outcome of each pair {"id", "lang", "question", "reference", "base", "tuned"} (texts of the final answers)."""
-    prompts = []
-    for pair in pairs:
-        prompts += [prompt_for(pair, "base", "tuned"), prompt_for(pair, "tuned", "base")]
-    said = ask_all(prompts, judge, store)
+    forward = ask_all([prompt_for(pair, "base", "tuned") for pair in pairs], judge, store)
+    backward = ask_all([prompt_for(pair, "tuned", "base") for pair in pairs], judge, store)
     rows = []
-    for pair, forward, backward in zip(pairs, said[::2], said[1::2], strict=True):
-        outcome = combine(forward[0], backward[0])
-        found = {"forward": forward[0], "backward": backward[0], "outcome": outcome}
-        rows.append({**pair, **found, "error": forward[1] or backward[1]})
+    for pair, (first, error), (second, other) in zip(pairs, forward, backward, strict=True):
+        found = {"forward": first, "backward": second, "outcome": combine(first, second)}
+        rows.append({**pair, **found, "error": error or other})
     return rows
 
 

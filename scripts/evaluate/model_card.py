@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, NOTICE_ZH, UserError, write_text
+from scripts.common import NOTICE_ZH, UserError, write_text
 from scripts.evaluate import render
 from scripts.evaluate.report import collect
 
@@ -47,6 +47,6 @@ def write_card(folder: Path, out: Path, licence: str) -> Path:
         tags=["medical", "reasoning", "lora"],
         eval_results=[result_for_hub(row) for row in measured] or None,
     )
-    text = render.fill("model_card.md.j2", found, "en", header=header.to_yaml(), notice=NOTICE, notice_zh=NOTICE_ZH)
+    text = render.fill("model_card.md.j2", found, "en", header=header.to_yaml(), notice_zh=NOTICE_ZH)
     write_text(out, text)
     return out

@@ -26,25 +26,26 @@ PLAIN = str.maketrans(
 # A letter that stands alone: no part of a word, no variable, no type or cell, no article or pronoun, no species.
 ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类组群超反肽波链段]|细胞|二聚|抗[原体]|蛋白|淋巴))
     (?![ ](?:cells?|lymphocyt\w*|symptoms?|sections?|bands?|waves?|fib(?:er|re)s?|antigens?|peptides?|proteins?)\b)
-    (?!(?<=[AI])(?<![Oo]nly[ ][AI])[ \t]+(?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])
+    (?!(?<=[AI])(?<!nly[ ][AI])(?<!ption[ ][AI])[ \t]+
+       (?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])
     (?!\.[ ]?(?:coli|diff|perfr|botul|tetani|albic|fumig|fragil|jejun|faec))"""
 NO_KIND = r"(?<!type[ ])(?<!group[ ])(?<!grade[ ])(?<!stage[ ])"
 # What announces an answer: "The answer to this question is", "Best option:", "I choose", "\boxed", "答案", "故选".
 ABOUT = r"(?:[ ](?:to|for|in|of|here|among|from|based|given|that|which)\b[^\n:.?]{0,80}?)?"
 CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key))?
       | (?:final|correct|right|best|closest|chosen|selected|appropriate|suitable|likely|accurate|my)[ ]
-        (?:choice|option|selection|response|statement|match|one) )\b
+        (?:choice|option|selection|response|statement|match|one)s? )\b
       {ABOUT} [)\]}}】]* \s*
       (?:[:=>→]|(?<![A-J])[–—-]|\b(?:(?:would|should|could|must|may|seems?[ ]to|appears?[ ]to)[ ])?(?:is|are|was|be)\b)
     | \b(?:choose|chose|pick|select|go[ ]with|going[ ]with|opt[ ]for|boxed)\b )
     | \bnot[ ]\(?[A-J]\)?,?[ ]but\b | 而是
-    | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|符合)的?(?:选项|选择|一项)
+    | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|符合(?:题意)?)的?(?:选项|选择|一项)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
 # What may stand between the cue and the letter; "not" is none of these.
-FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|只能|可能|选项|[是为有选择]
+FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|只能|可能|选项|包[括含]|[是为有选择]
     | \b(?:is|are|be|the|therefore|thus|then|clearly|likely|most|probably|also|only|either)\b
     | \b(?:option|choice|letter|answer)\b
-    ){0,12}"""
+    | (?<=\n)\d[.)] ){0,12}"""
 STATEMENT = re.compile(
     rf"""(?:{CUE}) {FILLER} (?P<cued> (?:[A-J][ ]?)*[A-J] | [a-j](?=\s*(?:[).:\]}}>]|$)) ) {ALONE}
        | <\s*(?P<marked>[A-J])\s*> (?=\s*(?:[.,。]|$))
@@ -54,25 +55,31 @@ STATEMENT = re.compile(
        | (?<![不非])[是为]:?\s* (?:选项)? (?P<chinese>[A-J]) {ALONE} (?=[.、]\s*[\u4e00-\u9fff])
        | \b(?P<judged>[A-J])[)\]】]? \s+ is \s+ (?:therefore\s+|thus\s+)? the \s+ (?:(?:correct|right|best)\s+)?
          (?:answer|choice|option)\b
-       | (?:\b[Oo]nly\s+(?:option\s+)?|只有(?:选项)?) (?P<only>[A-J]) {ALONE}
-         (?=\s+(?:fits|matches|remains|is\s(?:left|right|correct))\b|选?项?(?:符合|正确|满足|成立))
+       | \b[Oo]nly\s (?:option\s)? \(?(?P<only>[A-J])\)? {ALONE}
+         (?=\s(?:is|can|could|has|[a-z]+s)\b(?!\s(?:are|were)\b))
+         (?![^.\n]*\b(?:not|wrong|incorrect|false|excluded|fails|lacks)\b)
+       | [只仅]有?(?:选项)? (?P<sole>[A-J]) {ALONE} (?=选?项?(?:符合|正确|满足|成立))
        | 选项\s*(?P<correct>[A-J]) {ALONE} [^。\n,不非]{{0,20}} 是(?:正确|最[^。\n,]{{1,6}})的?
          (?:答案|选项|选择|诊断)""",
     re.X | re.M,
 )
 # A second letter in the same statement: "A, C", "C or D", "C) Doxycycline and D) Vancomycin".
 JOINT = r"(?:[,、/&+;]|\b(?:and|or|also)\b|[和及与]|或者?|还是|,?也可能是|[)\]】](?=\s*[(\[【]))"
+AGAINST = r"[^。\n]*(?:[不错无]|排除|耐药|\b(?:wrong|incorrect)\b)"  # said about that second letter
 ANOTHER = re.compile(
     rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
-       | [).:] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
-         (?:\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,]) \s* (?:option\s+)? [(\[]? [A-J][).:]
-       | (?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? [和或及与、] (?:选项)?[A-J] {ALONE} (?!相?比)[、\u4e00-\u9fff]""",
+       | [).:,、] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
+         (?:,?\s*\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,;]) \s* (?:option\s+)? [(\[]? [A-J][).:,、]
+         (?!{AGAINST})
+       | (?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? (?:[和或及与、](?:选项)?|,(?![A-J]选?项)) [A-J] {ALONE}
+         (?!相?比|{AGAINST}) [、\u4e00-\u9fff]""",
     re.X | re.M,
 )
 # A line of a list of right options below the first one.
 ITEM = re.compile(
-    rf"[^\w\n]*(?:(?i:option)\s|选项)?([A-J]) {ALONE} (?:\W*|(?P<text>(?:[).:、\]】]|\s+(?=[\u4e00-\u9fff]))[^\n]*))",
+    rf"(?:[^\w\n]*\d[.)])?[^\w\n]*(?:(?i:option)\s|选项)?([A-J]) {ALONE}"
+    r"(?:\W*|(?:[).:、\]】]|\s*(?=[\u4e00-\u9fff]))(?P<text>(?:(?!\.\s)[^\n:;。!])+[。.]?))",
     re.X,
 )
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
@@ -87,9 +94,9 @@ NOT_IT = re.compile(r"[\s)\]]*(?:\?|吗|(?:is|was) (?:not|incorrect|wrong)\b)", 
 TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|no)[,:]|等一下|不对(?!称)|哦不|更正", re.I)
 # The weaker forms: a sentence that is a letter, a line that begins with one, an option named in a conclusion.
 BARE = re.compile(
-    r"""\W* (?:(?i:so|therefore|thus|hence|conclusion|i[ ]think|it(?:'s|[ ]is|[ ]must[ ]be|[ ]would[ ]be)
+    r"""\W* (?:(?i:so|only|therefore|thus|hence|conclusion|i[ ]think|it(?:'s|[ ]is|[ ]must[ ]be|[ ]would[ ]be)
         |(?:that|this)[ ](?:is|would[ ]be|leaves(?:[ ]us[ ]with)?)|the[ ](?:letter|option|exception)[ ]is)\W+
-        |(?:结论|因此|所以|故|只?剩下?|只有|是)\W*)*
+        |(?:结论|因此|所以|故|只?剩下?|[只仅]有?|是)\W*)*
     (?:(?:(?i:option|choice)|选项?)\W*)? ((?<![a-z] )[a-j]|[A-J](?:(?:\W|and|or|[和或及与])*[A-J])*)
     (?:选?项)?(?:是?(?:正确|对)的?|符合(?:题意)?)? [^\w?]*""",
     re.X,
@@ -97,9 +104,11 @@ BARE = re.compile(
 ONLY_THEN = re.compile(r"\s*(?:only|for|in|if|when|unless)\b", re.I)  # behind "C is the best choice", after an answer
 LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J-])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
 # "D万古霉素": letter and text only, no word that begins with a letter and nothing that is said about an option.
-GLUED = rf"{ALONE} (?!因子|受体|选择素|臂|患者|选?项|[^\n]*[不错非没无])(?=[\u4e00-\u9fff]{{2,15}}。?\s*$)"
+GLUED = (
+    rf"{ALONE} (?!因子|受体|选择素|臂|患者|选?项|[^\n]*[不错非没无])(?=[\u4e00-\u9fff]{{2,15}}(?:\([^()]*\))?。?\s*$)"
+)
 LINE = re.compile(
-    rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])(?:\s+(?=[\u4e00-\u9fff])|{GLUED}))", re.X
+    rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])(?:[\s,]+(?=[\u4e00-\u9fff])|{GLUED}))", re.X
 )
 JUDGED = re.compile(rf"{LINE.pattern}\s*(?:不正确|错误|(?i:incorrect|wrong|false))", re.X)
 NAMED = re.compile(
@@ -109,7 +118,8 @@ NAMED = re.compile(
     re.X,
 )
 SENTENCE_END = re.compile(
-    r"(?<=\?)|[。!\n]|(?:(?<=[\w)%][a-z0-9)%])|(?<=[A-Z][A-Z])|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)"
+    r"(?<=\?)|[。!\n]"
+    r"|(?:(?<=[\w)%][a-z0-9)%])|(?<=[A-Za-z][A-Z])|(?<=°C)|(?<=\.\))|(?<=[a-z] (?:option|choice) [A-J]))\.(?=\s|$)"
 )
 CONCLUDES = re.compile(
     r"\b(?:best|most|correct|right|likely|therefore|thus|so|hence|would be|should|choose|settle|answer|choice|closest"
@@ -171,7 +181,7 @@ def read_choice(text: str, letters: str, opened: bool = False, marks: tuple[str,
     """The letter among ``letters`` (e.g. "ABCDE") that a whole output, or the text after its thought, chooses."""
     answer = split_reasoning(text, opened, marks).answer.replace("…", " ")
     answer = unicodedata.normalize("NFKC", answer).translate(PLAIN)
-    answer = re.sub(r"答[ \t]+案[ \t]*(?=:)", "答案", answer)
+    answer = re.sub(r"(?<!回)答[ \t]+案(?!例)[ \t]*", "答案", answer)
     answer = next((turn for turn in TURN_END.split(answer) if turn.strip()), "")
     answer = MARKUP.sub("", answer).strip()
     sentences = [part.strip() for part in SENTENCE_END.split(re.sub(r":\s*\n", ": ", answer)) if part.strip()]
@@ -205,7 +215,8 @@ def _stated(answer: str, sentences: list[str], options: str) -> set[str] | None:
             continue
         another = ANOTHER.match(answer, end)
         label = LABEL.search("\n".join(answer[end : end + 500].split("\n", 2)[:2]))
-        if label and not another and ord(label[1]) == ord(letter[0]) + 1:
+        in_a_row = label and ord(label[1]) == ord(letter[0]) + 1
+        if in_a_row and (not another or ";" in another[0]):
             continue  # options in a row, such as the question said again
         found.append((end, letter + "".join(LETTER.findall(another[0]) if another else "")))
     last = "".join(one[1] for one in takewhile(bool, reversed(bare)))
@@ -224,15 +235,13 @@ def _listed_below(answer: str, end: int) -> tuple[str, int]:
     """
     first = answer.rfind("\n", 0, end) + 1
     own_line = not re.search(r"\w", answer[first : end - 1])
-    letters, gap = "", False
-    place = answer.find("\n", end)
+    letters, place = "", answer.find("\n", end)
     while place >= 0:
         stop = answer.find("\n", place + 1)
         line = answer[place + 1 : stop if stop >= 0 else len(answer)]
         item = ITEM.fullmatch(line)
-        if line.strip() and (not item or DENIES.search(line) or (item["text"] and (gap or not own_line))):
+        if line.strip() and (not item or DENIES.search(line) or (item["text"] and not own_line)):
             break
-        gap = gap or not line.strip()
         if item:
             letters, end = letters + item[1], place + 1 + len(line)
         place = stop

@@ -6,14 +6,13 @@ en.json turns names of the result files into words, zh.json English texts into C
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scripts.common import NOTICE, NOTICE_ZH, read_json
 from scripts.evaluate import forms
-from scripts.evaluate.engines import R1_SAMPLING
 from scripts.evaluate.subject import SIDES
 from scripts.page import plain
 
@@ -27,11 +26,6 @@ ON_RECORDS = {
     "no difference shown": "no difference is shown on the text of {n} records the model never saw",
     "too few": "{n} held-out records are too few to tell whether the model predicts unseen text better",
 }
-RULES = (
-    "A verdict needs an exact paired test, corrected by Holm over the whole table, and at least 20 items; "
-    "intervals are shown beside it. Nats per token are the logarithm of perplexity, measured for both in training's "
-    "template: lower means that such records are predicted better, not that answers are right."
-)
 
 
 def speaker(language: str) -> Say:
@@ -131,15 +125,6 @@ def on_records(row: dict[str, Any], say: Say) -> str:
     return said + say(numbers, before=before, after=after, by=change_of(row, say))
 
 
-def markdown(found: dict[str, Any], language: str, pictures: Iterable[str]) -> str:
-    """The whole report. ``pictures``: addresses of those that were drawn."""
-    answers = found["results"].get("answers")
-    seed = {"seed": answers["settings"]["seeds"][0]} if answers else {}
-    sampling = ", ".join(f"{name} {value}" for name, value in (R1_SAMPLING | seed).items())
-    notice = NOTICE_ZH if language == "zh" else NOTICE
-    return fill("report.md.j2", found, language, pictures=pictures, sampling=sampling, notice=notice)
-
-
 def fill(template: str, found: dict[str, Any], language: str, **more: Any) -> str:
     """A template's Markdown from the report's dictionary; of several empty lines, one is left."""
     import jinja2
@@ -154,9 +139,9 @@ def fill(template: str, found: dict[str, Any], language: str, **more: Any) -> st
     forms.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     forms.filters |= {"say": say, "plain": plain, "shorten": shorten}
     forms.globals |= {"number": number, "estimate": estimate, "p_value": p_value, "sides": SIDES, "say": say}
-    forms.globals["rules"] = RULES
     for function in (label, benchmark, change_of):
         forms.globals[function.__name__] = partial(function, say=say)
     words = {"language": language, "title": title(found, say), "summary": summary(found["rows"], say)}
+    words["notice"] = NOTICE_ZH if language == "zh" else NOTICE
     text = forms.get_template(template).render(**found, **words, **more)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -91,7 +91,7 @@ def write_report(folder: Path) -> Path:
     for language in LANGUAGES:
         drawn = {f"plots/{name}.{language}.svg": svg for name, svg in plots.draw_all(found, language).items()}
         pictures |= drawn
-        texts[language] = render.markdown(found, language, drawn)
+        texts[language] = render.fill("report.md.j2", found, language, pictures=drawn)
         titles[language] = render.title(found, render.speaker(language))
     for name, svg in pictures.items():
         write_text(folder / name, svg)

@@ -61,8 +61,8 @@ class ServerEngine:
         found = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             settings = {"max_tokens": limit, "seed": seed % 2**31, **(sampling or {"temperature": 0})}
-            choice, tokens = self._ask(prompt, settings)
-            found.append(Continuation(choice.text, tokens, choice.finish_reason != "length"))
+            choice = self._ask(prompt, settings)
+            found.append(Continuation(choice.text, self.count(choice.text), choice.finish_reason != "length"))
         return found
 
     def choose(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
@@ -76,7 +76,7 @@ class ServerEngine:
 
     def first_tokens(self, prompt: str) -> dict[str, float]:
         """Log-probabilities (nats) of the likeliest next tokens."""
-        choice, _ = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
+        choice = self._ask(prompt, {"max_tokens": 1, "temperature": 0, "logprobs": TOP_LOGPROBS})
         tops = choice.logprobs and choice.logprobs.top_logprobs
         if not tops:
             raise UserError(f"{self.base_url}: no log-probabilities, which a model is told by; serve it by vLLM")
@@ -86,15 +86,15 @@ class ServerEngine:
         """What tells this model from another of the same name: next tokens of a few prompts, asked one by one."""
         return [self.first_tokens(probe) for probe in PROBES]
 
-    def _ask(self, prompt: str, settings: dict[str, Any]) -> tuple[Any, int]:
-        """(choice, tokens) of one continuation; an answer that is none is asked for again, and counted."""
+    def _ask(self, prompt: str, settings: dict[str, Any]) -> Any:
+        """One continuation; an answer that is none is asked for again, and counted."""
         import openai
 
         for _ in range(NONSENSE):
             try:
                 said = self.client.completions.create(model=self.model, prompt=prompt, **settings, extra_body=self.more)
                 if isinstance(said.choices[0].text, str):
-                    return said.choices[0], said.usage.completion_tokens
+                    return said.choices[0]
             except (AttributeError, IndexError, TypeError, ValueError):
                 pass
             except openai.OpenAIError as error:

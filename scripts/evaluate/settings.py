@@ -7,7 +7,7 @@ is kept in ``settings.json``, so that a rerun goes on with the same.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from scripts.evaluate.generate import Limits
 from scripts.evaluate.instructions import PROMPTS, load_prompts
 from scripts.prepare.items import read_items
 
+BENCHMARKS = ROOT / "data/benchmarks"
 MINUTES_ON_CPU = 8.0
 # The first that ends within the time is taken, the last one in any case. At least 20 items: fewer decide nothing.
 ON_GPU = ({"budgets": (512, 1024), "answer_tokens": 256, "limit": 200},)
@@ -35,16 +36,16 @@ class Settings:
     ``budgets``, ``answer_tokens`` and ``limit`` are None until `settle` fills them; then a limit of None is all items.
     """
 
-    steps: tuple[str, ...]
+    steps: list[str]
     budgets: tuple[int, ...] | None
     answer_tokens: int | None
     limit: int | None
-    seeds: tuple[int, ...]
+    seeds: list[int]
     sampling: dict[str, float]
     base_form: str
     rotated: bool
-    benchmarks: tuple[Path, ...]
-    development: tuple[Path, ...]
+    benchmarks: list[Path]
+    development: list[Path]
 
     def limits(self, seed: int | None = None) -> Limits:
         """What `ask` wants to know; the same for both sides. ``seed``: the first one without."""
@@ -71,32 +72,24 @@ class Settings:
 
 def read_settings(options: argparse.Namespace) -> Settings:
     """Settings from options, with None for what follows the speed. UserError for what makes no sense."""
-    budgets = {int(budget) for budget in " ".join(options.budget or []).replace(",", " ").split()}
-    if budgets and min(budgets) < 1:
-        raise UserError(f"--budget: found {sorted(budgets)}, expected positive numbers of tokens, e.g. '256 1024'")
+    found = {field.name: getattr(options, field.name) for field in fields(Settings)}
+    if options.budgets:
+        budgets = " ".join(options.budgets).replace(",", " ").split()
+        if not all(budget.isdecimal() and int(budget) for budget in budgets):
+            raise UserError(f"--budget: found {options.budgets}, expected positive numbers of tokens, e.g. '256 1024'")
+        found["budgets"] = tuple(sorted(set(map(int, budgets))))
     if options.limit is not None and options.limit < 0:
         raise UserError(f"--limit: found {options.limit}, expected a number of items, or 0 for all of them")
     if len(options.seeds) > 1 and options.sampling == "greedy":
         raise UserError("--seeds: greedy runs do not differ by seed; add --sampling r1")
-    folder = ROOT / "data/benchmarks"
-    benchmarks = tuple(Path(path) for path in options.benchmarks or sorted(folder.glob("*.jsonl")))
-    if not benchmarks:
-        raise UserError(f"{folder} holds no file; write one with python -m scripts.prepare.benchmarks")
-    development = tuple(Path(path) for path in options.development or sorted((folder / "development").glob("*.jsonl")))
-    for path in (*benchmarks, *development):
-        read_items(path)
-    return Settings(
-        steps=tuple(options.only),
-        budgets=tuple(sorted(budgets)) or None,
-        answer_tokens=options.answer_tokens,
-        limit=options.limit,
-        seeds=tuple(options.seeds),
-        sampling=R1_SAMPLING if options.sampling == "r1" else {},
-        base_form=options.base_form,
-        rotated=options.permute,
-        benchmarks=benchmarks,
-        development=development,
-    )
+    found["sampling"] = R1_SAMPLING if options.sampling == "r1" else {}
+    for name, folder in (("benchmarks", BENCHMARKS), ("development", BENCHMARKS / "development")):
+        found[name] = [Path(path) for path in found[name] or sorted(folder.glob("*.jsonl"))]
+        for path in found[name]:
+            read_items(path)
+    if not found["benchmarks"]:
+        raise UserError(f"{BENCHMARKS} holds no file; write one with python -m scripts.prepare.benchmarks")
+    return Settings(**found)
 
 
 def settle(

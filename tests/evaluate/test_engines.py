@@ -231,15 +231,12 @@ def test_a_model_retrained_under_its_old_name_is_another_model(tmp_path, form):
     assert known("one") == first, "the earlier one is known again"
 
 
-@pytest.mark.parametrize(
-    ("models", "name", "says"), [((Model("a"),), "b", "serves a; expected b"), ((), "b", "serves nothing")]
-)
-def test_a_server_without_the_model_is_named(models, name, says, form):
-    with serve(Script(lambda request: "x", models)) as url, pytest.raises(UserError, match=says):
-        ServerEngine(url, name, "base", "bfloat16", form)
-
-
-def test_nobody_at_the_address_is_said(no_retries, form):
+def test_a_server_that_cannot_serve_is_told(no_retries, form):
+    with (
+        serve(Script(lambda request: "x", (Model("a"),))) as url,
+        pytest.raises(UserError, match="serves a; expected b"),
+    ):
+        ServerEngine(url, "b", "base", "bfloat16", form)
     with pytest.raises(UserError, match="start the server first"):
         ServerEngine("http://127.0.0.1:9/v1", "m", "base", "bfloat16", form)
 

@@ -183,7 +183,7 @@ def speak(request) -> str:
 
 def test_a_vllm_server_of_base_and_adapter_is_evaluated_by_its_run(tmp_path, ended_run):
     """As vLLM serves them: two names, prefill, budgets, log-probabilities; prompts are those of the run's template."""
-    models = (Model("base", root="/models/base"), Model("tuned", root="/adapters/run", parent="base"))
+    models = (Model("base", root="/models/base"), Model("tuned", root="/adapters/run"))
     script = Script(speak, models, faults=[None, None, 500, "drop"])
     with serve(script) as url:
         arguments = ["--engine", "server", "--base-url", url, "--model", "base", "--adapter", "tuned"]

@@ -83,10 +83,6 @@ def test_verdicts(text, verdict):
     assert judge.read_verdict(text) == verdict
 
 
-def refusal(message: str, code: str | None = None) -> tuple:
-    return (400, {"error": {"message": message, "type": "invalid_request_error", "code": code}}, {})
-
-
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -98,7 +94,7 @@ def refusal(message: str, code: str | None = None) -> tuple:
 def test_parameters_that_a_judge_does_not_take_are_left_out(tmp_path, monkeypatch, names, message):
     """As reasoning models do, or servers with a window that is smaller than the room; several requests run at once."""
     error = {"message": message, "type": "invalid_request_error", "code": "unsupported_parameter"}
-    monkeypatch.setitem(STATUS, "parameter", (400, {"error": error}, {}))
+    monkeypatch.setitem(STATUS, "parameter", (400, error))
     refuses = lambda asked: "parameter" if asked.body.keys() & set(names) else None  # noqa: E731
     script = Script(lambda request: "[[tie]]", refuses=refuses)
     assert {row["outcome"] for row in judged(script, [pair(i) for i in range(3)], Store(tmp_path / "j"))} == {"tie"}
@@ -121,28 +117,23 @@ def test_a_refused_pair_is_unscored_and_the_run_goes_on(tmp_path, fault, error):
 
 
 def test_a_verdict_that_was_cut_off_is_none(tmp_path):
-    script = Script(lambda request: "Perhaps [[A]]", finish=lambda request: "length")
+    script = Script(lambda request: "Perhaps [[A]]", finish="length")
     assert judged(script, [pair(0)], Store(tmp_path / "j"))[0]["error"] == "length"
 
 
-def test_a_judge_that_cannot_be_asked_is_told_in_one_line(tmp_path):
-    store = Store(tmp_path / "j")
-    with pytest.raises(UserError, match="gave up"):
-        judge.pairwise([pair(i) for i in range(4)], Judge("http://127.0.0.1:9/v1", "gone", retries=0), store)
+@pytest.mark.parametrize("way", ["check", "pairwise"])
+def test_a_judge_that_cannot_be_asked_is_told_in_one_line_and_before_models_are_asked(tmp_path, way):
+    def ask(asked: Judge) -> None:
+        asked.check() if way == "check" else judge.pairwise([pair(i) for i in range(4)], asked, Store(tmp_path / "j"))
+
+    with pytest.raises(UserError, match=r"gave up|does not answer"):
+        ask(Judge("http://127.0.0.1:9/v1", "gone", retries=0))
     with serve(Script(lambda request: "", key="secret")) as url, pytest.raises(UserError, match="JUDGE_API_KEY"):
-        judge.pairwise([pair(0)], Judge(url, "scripted"), store)
+        ask(Judge(url, "scripted"))
     with serve(Script(lambda request: "")) as url, pytest.raises(UserError, match="--judge-model"):
-        judge.pairwise([pair(0)], Judge(url, "other"), store)
-    assert not store.rows
-
-
-def test_a_judge_is_checked_before_models_are_asked():
-    with pytest.raises(UserError, match="does not answer"):
-        Judge("http://127.0.0.1:9/v1", "gone", retries=0).check()
-    with serve(Script(lambda request: "", key="secret")) as url, pytest.raises(UserError, match="JUDGE_API_KEY"):
-        Judge(url, "scripted").check()
-    with serve(Script(lambda request: "", faults=["filter"])) as url:
-        Judge(url, "scripted").check()
+        ask(Judge(url, "other"))
+    with serve(Script(lambda request: "[[tie]]", faults=["filter"])) as url:
+        ask(Judge(url, "scripted"))
 
 
 def test_the_result_file_holds_judge_and_controls(tmp_path):

@@ -108,43 +108,29 @@ def test_a_loop_of_a_hundred_thousand_characters_takes_no_time() -> None:
         ("a\n</think>\n", "en", ["no_answer"]),
         ("a\n</think>\n\nb\n</think>\n\nTake rest.", "en", ["repeated_tag"]),
         ("a\n</think>\n\nTake rest.<｜User｜>", "en", ["special_token"]),
-        ("a\n</think>\n\nTake rest.<|im_end|>", "en", ["special_token"]),
         ("a\n</think>\n\nTake rest.</s>", "en", ["special_token"]),
         ("a\n</think>\n\nA <b>pressure</b> below 90 and p<|d|.", "en", []),
         ("a\n</think>\n\nTake rest.", "zh", ["answer_language"]),
         ("a\n</think>\n\n多休息。", "en", ["answer_language"]),
         ("a\n</think>\n\n多休息，可用 aspirin。", "zh", []),
         ("a\n</think>\n\nC", "zh", []),
+        ("a\n</think>\n\nBonjour", "fr", []),
     ],
 )
 def test_format_problems(text: str, lang: str, want: list[str]) -> None:
     assert texts.format_problems({"text": text, "opened": True, "forced": False}, lang) == want
 
 
-def test_an_answer_at_once_needs_no_thought_and_one_closed_for_the_model_is_not_well_formed() -> None:
-    assert texts.format_problems({"text": "Take rest.", "opened": False, "forced": False}, "en") == []
-    closed = {"text": "a thought\n</think>\n\nTake rest.", "opened": True, "forced": True}
-    assert texts.format_problems(closed, "en") == ["unclosed_reasoning"]
-
-
-def test_thoughts_are_found_by_the_template_s_own_words() -> None:
-    output = {"text": "a thought[end]Take rest.", "opened": True, "forced": False}
-    assert texts.format_problems(output, "en", ("[start]", "[end]")) == []
-    assert texts.format_problems(output, "en") == ["unclosed_reasoning", "no_answer"]
-
-
 @pytest.mark.parametrize(
-    ("text", "lang", "want"),
+    ("output", "marks", "want"),
     [
-        ("Bonjour", "fr", True),
-        ("Bonjour à tous", "zh", False),
-        ("C", "zh", True),
-        ("", "en", True),
-        ("是 yes", "zh", True),
+        ({"text": "Take rest.", "opened": False, "forced": False}, texts.THINK, []),  # at once, without a thought
+        ({"text": "a\n</think>\n\nRest.", "opened": True, "forced": True}, texts.THINK, ["unclosed_reasoning"]),
+        ({"text": "a thought[end]Take rest.", "opened": True, "forced": False}, ("[start]", "[end]"), []),
     ],
 )
-def test_in_language(text: str, lang: str, want: bool) -> None:
-    assert texts.in_language(text, lang) == want
+def test_format_follows_the_prompt_and_the_template(output: dict, marks: tuple, want: list[str]) -> None:
+    assert texts.format_problems(output, "en", marks) == want
 
 
 ROW = {
