@@ -29,16 +29,7 @@ def question_of(row: dict) -> str:
 
 def items_of(rows: Sequence[dict]) -> list[Item]:
     """Benchmark rows as items to ask."""
-    return [Item(str(row["id"]), question_of(row), letters_of(row), CUES[row["lang"]]) for row in rows]
-
-
-def score(benchmark: str, rows: Sequence[dict], answered: Sequence[dict]) -> list[dict]:
-    """One row per item with what it was asked, its key and what was read at each budget."""
-    kept = ("model", "seed", "form", "outputs")
-    return [
-        {"task": benchmark, **row, **{name: answer[name] for name in kept}}
-        for row, answer in zip(rows, answered, strict=True)
-    ]
+    return [Item(str(row["id"]), question_of(row), letters_of(row), CUES[row["lang"]], row) for row in rows]
 
 
 def is_right(row: dict, budget: str, with_asked: bool = True) -> bool:
@@ -61,15 +52,9 @@ def summarise(rows: list[dict]) -> dict[str, Any]:
 
 def at_budget(rows: list[dict], budget: str) -> dict[str, Any]:
     """One cell: accuracies, their difference, and of each side the shares of how letters were read."""
-    scores: dict[str, dict[tuple, float]] = {}
-    unasked: dict[str, dict[tuple, float]] = {}
-    for row in rows:
-        place = (row["id"], row["seed"])
-        scores.setdefault(row["model"], {})[place] = float(is_right(row, budget))
-        unasked.setdefault(row["model"], {})[place] = float(is_right(row, budget, with_asked=False))
-    result = compare(scores, item=lambda place: place[0])
-    result["without_asked"] = compare(unasked, item=lambda place: place[0])
-    for side in scores:
+    result = compare(rows, lambda row: is_right(row, budget))
+    result["without_asked"] = compare(rows, lambda row: is_right(row, budget, with_asked=False))
+    for side in dict.fromkeys(row["model"] for row in rows):
         outputs = [row["outputs"][budget] for row in rows if row["model"] == side]
         result[side] |= {name: sum(found["status"] == name for found in outputs) / len(outputs) for name in STATUSES}
         for name in ("cut", "forced", "closed", "thought_tokens"):

@@ -8,7 +8,6 @@ A choice whose answer names no letter is put to the model once more with the ans
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,12 +20,16 @@ from scripts.evaluate.subject import key_of
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to ask. ``letters``: those of a choice's options; ``cue``: how its answer begins when asked again."""
+    """One thing to ask. ``letters``: those of a choice's options; ``cue``: how its answer begins when asked again.
+
+    ``about``: what its row says besides; it does not determine the answer.
+    """
 
     id: str
     question: str
     letters: str = ""
     cue: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def blank(self) -> str:
@@ -72,7 +75,7 @@ class Talk:
 
 
 def ask(engine: Any, form: Form, limits: Limits, items: Iterable[Item], task: str, store: Store) -> list[dict]:
-    """One row per item, in order; finished ones are read from ``store`` and never asked again.
+    """One row per item, in order, with what is ``about`` it; finished ones are read from ``store``, never asked again.
 
     ``outputs``: budget (as text) → text, whether it continues an opened thought (``opened``), the thought was closed
     for the model (``forced``), the answer ran into its limit (``cut``), tokens, and of a choice ``letter`` and
@@ -83,26 +86,26 @@ def ask(engine: Any, form: Form, limits: Limits, items: Iterable[Item], task: st
     items = list(items)
     prompts = [form.prompt(item.question) for item in items]
     settings = [engine.identity, form.name, asdict(limits)]
-    keys = [key_of(*settings, prompt, asdict(item)) for prompt, item in zip(prompts, items, strict=True)]
+    asked = [{name: value for name, value in vars(item).items() if name != "about"} for item in items]
+    keys = [key_of(*settings, prompt, item) for prompt, item in zip(prompts, asked, strict=True)]
     missing = [i for i, key in enumerate(keys) if key not in store.rows]
     longest = limits.budgets[-1] + limits.answer_tokens
     places = engine.batches([prompts[i] for i in missing], longest)
     batches = [[missing[place] for place in batch] for batch in places]
 
     def finish(batch: list[int]) -> int:
-        began = time.perf_counter()
         talks = [Talk(items[i], prompts[i], int(keys[i][:12], 16)) for i in batch]
         run = think if form.thinks else answer_at_once
         run(engine, form, limits, talks)
-        seconds = round((time.perf_counter() - began) / len(batch), 4)
-        about = {"task": task, "model": engine.side, "seed": limits.seed, "form": form.name, "seconds": seconds}
+        about = {"task": task, "model": engine.side, "seed": limits.seed, "form": form.name}
         store.add({"key": keys[i], **about, "outputs": talk.outputs} for i, talk in zip(batch, talks, strict=True))
         return len(batch)
 
     with tqdm(total=len(missing), desc=f"{task}: {engine.side}", unit="item", disable=not missing) as bar:
         for finished in in_parallel(finish, batches, engine.workers):
             bar.update(finished)
-    return [store.rows[key] | {"id": item.id} for key, item in zip(keys, items, strict=True)]
+    found = {"task": task, "model": engine.side}  # whatever it was asked for first
+    return [item.about | store.rows[key] | {"id": item.id} | found for key, item in zip(keys, items, strict=True)]
 
 
 def answer_at_once(engine: Any, form: Form, limits: Limits, talks: list[Talk]) -> None:

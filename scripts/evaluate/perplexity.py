@@ -6,7 +6,6 @@ records; perplexity = exp(nats). The tokens are those of training (LLaMA-Factory
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,6 @@ def measure(
             wanted.append((side, place, key_of(identity, *(record[k] for k in ("input", "output", "system")))))
     missing = [entry for entry in wanted if entry[2] not in store.rows]
     for side, place, key in tqdm(missing, desc="perplexity", unit="record", disable=not missing):
-        began = time.perf_counter()
         tokens, cut = encoded[place]
         with loaded.as_side(side):
             nll = response_nll(loaded.model, tokens.prompt, tokens.response)
@@ -88,7 +86,6 @@ def measure(
         row = {
             "key": key,
             "truncated": cut,
-            "seconds": round(time.perf_counter() - began, 4),
             "nll": {"reasoning": sum(nll[:at]), "answer": sum(nll[at:])},
             "tokens": {"reasoning": at, "answer": len(nll) - at},
         }

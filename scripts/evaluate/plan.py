@@ -7,19 +7,29 @@ import gc
 import os
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, read_json
+from scripts.common import ROOT, read_json, write_json
 from scripts.evaluate import forms, perplexity, server, vllm
 from scripts.evaluate.engines import R1_SAMPLING, LocalEngine, in_parallel
 from scripts.evaluate.judge import Judge
-from scripts.evaluate.settings import read_settings, settle
+from scripts.evaluate.settings import read_settings
 from scripts.evaluate.steps import Evaluation, choose_base_form
 from scripts.evaluate.subject import Subject, find_subject
 from scripts.evaluate.terminal import tell_amount, tell_start
 
-PROBE_TOKENS = 12
+PROBE_TOKENS = 12  # for measuring the speed
+MINUTES_ON_CPU = 8.0
+# The first that ends within the time is taken, the last one in any case. At least 20 items: fewer decide nothing.
+ON_GPU = ({"budgets": (512, 1024), "answer_tokens": 256, "limit": 200},)
+ON_CPU = (
+    {"budgets": (128, 256), "answer_tokens": 96, "limit": 40},
+    {"budgets": (96,), "answer_tokens": 64, "limit": 24},
+    {"budgets": (64,), "answer_tokens": 48, "limit": 20},
+    {"budgets": (16, 32), "answer_tokens": 32, "limit": 20},
+)
 BY_AMOUNT = {"accuracy", "instructions", "format", "controls"}  # steps whose amount follows the measured speed
 
 
@@ -85,17 +95,16 @@ def unload(run: Evaluation) -> None:
 
 def start_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack) -> None:
     """Engines and forms of both sides; a server that is started ends with ``stack``."""
-    sides = run.subject.sides
     if options.engine == "hf":
         form = run.loaded.form
-        run.engines = {side: LocalEngine(run.loaded, side) for side in sides}
+        run.engines = {side: LocalEngine(run.loaded, side) for side in run.sides}
     else:
         unload(run)
         form = run.subject.prompt_format()
         run.engines = server_engines(run, options, stack, form)
-    run.forms = {side: forms.thinking_form(form) for side in sides}
+    run.forms = {side: forms.thinking_form(form) for side in run.sides}
     if BY_AMOUNT & set(run.settings.steps):
-        settle_amount(run)
+        settle(run)
     if run.subject.adapter:
         choose_base_form(run, form)
 
@@ -103,16 +112,14 @@ def start_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack
 def server_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack, form: Any) -> dict[str, Any]:
     """Clients of the server that runs, or of a vLLM that is started here."""
     started = options.engine == "vllm"
+    names, url, precision = {"base": options.model, "tuned": options.adapter}, options.base_url, options.precision
     if started:
         longest = (run.settings.budgets or (1024,))[-1] + 3072
         url = stack.enter_context(vllm.serve(run.subject, options.vllm, longest, run.folder / "logs/vllm.log"))
         vllm.check_tokenizer(url, form)
-        names, precision = vllm.SIDES, "bfloat16"
-    else:
-        names, url, precision = {"base": options.model, "tuned": options.adapter}, options.base_url, options.precision
-    engines = {}
-    for side in run.subject.sides:
-        engine = engines[side] = server.ServerEngine(url, names[side], side, precision, form)
+        names, precision = {side: side for side in run.sides}, "bfloat16"
+    engines = {side: server.ServerEngine(url, names[side], side, precision, form) for side in run.sides}
+    for side, engine in engines.items():
         if started:  # on files whose hashes are known
             engine.identity = {**run.subject.identity(side), **engine.about}
         else:
@@ -120,14 +127,30 @@ def server_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStac
     return engines
 
 
-def settle_amount(run: Evaluation) -> None:
-    """Fill what no option said by the measured speed, and say what will be done and how long it takes."""
+def settle(run: Evaluation) -> None:
+    """Fill what no option said, and say what will be done and how long it takes.
+
+    It follows the measured speed, so that a laptop's evaluation ends within minutes. What was chosen is kept in
+    ``settings.json``, so that a rerun goes on with the same.
+    """
     import torch
 
-    engine = run.engines["base"]
+    engine, wanted, path = run.engines["base"], run.settings, run.folder / "settings.json"
     speed = measure_speed(engine, run.forms["base"].prompt("What causes fever?"))
     on_gpu = torch.cuda.is_available() or engine.workers > 1
-    run.settings, minutes = settle(run.settings, run.folder, speed, on_gpu, len(run.subject.sides), len(run.records))
+    for amount in [read_json(path)] if path.is_file() else ON_GPU if on_gpu else ON_CPU:
+        limit = amount["limit"] if wanted.limit is None else wanted.limit
+        run.settings = replace(
+            wanted,
+            budgets=wanted.budgets or tuple(amount["budgets"]),
+            answer_tokens=wanted.answer_tokens or amount["answer_tokens"],
+            limit=limit or None,
+        )
+        minutes = run.settings.tokens(len(run.sides), len(run.records)) / speed / 60
+        if minutes <= MINUTES_ON_CPU:
+            break
+    if None in (wanted.budgets, wanted.answer_tokens, wanted.limit):
+        write_json(path, amount)
     tell_amount(run.settings, minutes, speed)
 
 

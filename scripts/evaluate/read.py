@@ -234,7 +234,7 @@ def _listed_below(answer: str, end: int) -> tuple[str, int]:
     Letters alone, or options with their texts where the first stands in a line of its own too.
     """
     first = answer.rfind("\n", 0, end) + 1
-    own_line = not re.search(r"\w", answer[first : end - 1])
+    own_line = not re.compile(r"\w").search(answer, first, end - 1)
     letters, place = "", answer.find("\n", end)
     while place >= 0:
         stop = answer.find("\n", place + 1)

@@ -1,39 +1,26 @@
-"""One configuration from the command's options: how models are asked, on what, how much; and how long that takes.
-
-Options that are not given follow the measured speed, so that a laptop's evaluation ends within minutes; what was chosen
-is kept in ``settings.json``, so that a rerun goes on with the same.
-"""
+"""One configuration from the command's options: how models are asked, on what, and how much."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, file_hash, read_json, write_json
+from scripts.common import ROOT, UserError, file_hash
 from scripts.evaluate.engines import R1_SAMPLING
 from scripts.evaluate.generate import Limits
 from scripts.evaluate.instructions import PROMPTS, load_prompts
 from scripts.prepare.items import read_items
 
 BENCHMARKS = ROOT / "data/benchmarks"
-MINUTES_ON_CPU = 8.0
-# The first that ends within the time is taken, the last one in any case. At least 20 items: fewer decide nothing.
-ON_GPU = ({"budgets": (512, 1024), "answer_tokens": 256, "limit": 200},)
-ON_CPU = (
-    {"budgets": (128, 256), "answer_tokens": 96, "limit": 40},
-    {"budgets": (96,), "answer_tokens": 64, "limit": 24},
-    {"budgets": (64,), "answer_tokens": 48, "limit": 20},
-    {"budgets": (16, 32), "answer_tokens": 32, "limit": 20},
-)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What determines an evaluation's numbers, beside the subject and the engine.
 
-    ``budgets``, ``answer_tokens`` and ``limit`` are None until `settle` fills them; then a limit of None is all items.
+    ``budgets``, ``answer_tokens`` and ``limit`` are None until `plan.settle` fills them; then a limit of None is all.
     """
 
     steps: list[str]
@@ -90,25 +77,3 @@ def read_settings(options: argparse.Namespace) -> Settings:
     if not found["benchmarks"]:
         raise UserError(f"{BENCHMARKS} holds no file; write one with python -m scripts.prepare.benchmarks")
     return Settings(**found)
-
-
-def settle(
-    settings: Settings, folder: Path, speed: float, on_gpu: bool, sides: int, records: int
-) -> tuple[Settings, float]:
-    """(settings with every place filled, most minutes they take); an earlier choice of this folder is kept."""
-    path = folder / "settings.json"
-    amounts = [read_json(path)] if path.is_file() else ON_GPU if on_gpu else ON_CPU
-    for amount in amounts:
-        limit = amount["limit"] if settings.limit is None else settings.limit
-        filled = replace(
-            settings,
-            budgets=settings.budgets or tuple(amount["budgets"]),
-            answer_tokens=settings.answer_tokens or amount["answer_tokens"],
-            limit=limit or None,
-        )
-        minutes = filled.tokens(sides, records) / speed / 60
-        if minutes <= MINUTES_ON_CPU:
-            break
-    if None in (settings.budgets, settings.answer_tokens, settings.limit):
-        write_json(path, amount)
-    return filled, minutes

@@ -44,24 +44,23 @@ def judge_table(rows: Iterable[dict[str, Any]]) -> None:
         row["verdict"] = verdict(row["p_holm"], row["n"], row["value"], row.get("better", 1))
 
 
-def compare(
-    scores: Mapping[str, Mapping[Hashable, float]],
-    name: str = "acc",
-    item: Callable[[Any], Hashable] = lambda key: key,
-) -> dict[str, Any]:
+def compare(rows: Iterable[Mapping[str, Any]], value: Callable[[Any], float], name: str = "acc") -> dict[str, Any]:
     """Each model's share of right answers, and the difference tuned - base over the answers that both have.
 
-    ``scores``: model → answer's key → 0/1. ``item(key)``: the item that was answered, where seeds answer one several
-    times. Returns model → ``{name, "n" (items), "ci95"}``, and ``difference`` as ``paired`` gives it.
+    ``rows``: answers with ``model``, ``id`` and, where seeds answer an item several times, ``seed``; ``value(row)``:
+    0/1. Returns model → ``{name, "n" (items), "ci95"}``, and ``difference`` as ``paired`` gives it.
     """
+    scores: dict[str, dict[tuple, float]] = {}
+    for row in rows:
+        scores.setdefault(row["model"], {})[row["id"], row.get("seed")] = float(value(row))
     result: dict[str, Any] = {}
     for model, mine in scores.items():
-        found = share(list(mine.values()), [item(key) for key in mine])
+        found = share(list(mine.values()), [item for item, _ in mine])
         result[model] = {name: found["value"], "n": found["n"], "ci95": found["ci95"]}
     if {"base", "tuned"} <= scores.keys():
         keys = [key for key in scores["base"] if key in scores["tuned"]]
         base, tuned = ([scores[model][key] for key in keys] for model in ("base", "tuned"))
-        result["difference"] = paired(base, tuned, [item(key) for key in keys])
+        result["difference"] = paired(base, tuned, [item for item, _ in keys])
     return result
 
 

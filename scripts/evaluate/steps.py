@@ -108,19 +108,20 @@ def show_answers(run: Evaluation) -> None:
         rows = generate(run, "answers", [row | {"prompt": row["question"]} for row in prompts], limits)
         result["answers"] = [dict(row) for row in prompts]
         for shown in result["answers"]:
-            shown |= {row["model"]: row for row in rows if row["id"] == shown["id"]}
+            for row in [row for row in rows if row["id"] == shown["id"]]:
+                shown[row["model"]] = {name: row[name] for name in ("thought", "answer", "closed", "forced", "cut")}
 
 
 def generate(run: Evaluation, task: str, prompts: list[dict], limits: Limits) -> list[dict]:
     """Every side's output at the largest budget for {"id", "prompt", …}, with ``thought`` and ``answer`` apart."""
-    items = [Item(prompt["id"], prompt["prompt"]) for prompt in prompts]
+    items = [Item(prompt["id"], prompt["prompt"], about=prompt) for prompt in prompts]
     rows = []
     for side in run.sides:
         form = run.forms[side]
-        for prompt, answered in zip(prompts, run.ask(items, task, side, limits), strict=True):
-            output = list(answered["outputs"].values())[-1]
+        for row in run.ask(items, task, side, limits):
+            output = list(row.pop("outputs").values())[-1]
             parts = split_reasoning(output["text"], form.thinks, form.marks)
-            rows.append({**prompt, **output, "model": side, "thought": parts.thought, "answer": parts.answer})
+            rows.append({**row, **output, "thought": parts.thought, "answer": parts.answer})
     return rows
 
 
@@ -145,8 +146,7 @@ def asked_by_all(run: Evaluation, task: str, items: list[dict]) -> list[dict]:
     rows = []
     for seed in run.settings.seeds:
         for side in run.sides:
-            answered = run.ask(accuracy.items_of(items), task, side, run.settings.limits(seed))
-            rows += accuracy.score(task, items, answered)
+            rows += run.ask(accuracy.items_of(items), task, side, run.settings.limits(seed))
     return rows
 
 
@@ -170,10 +170,7 @@ def largest(run: Evaluation) -> Limits:
 
 def share(rows: list[dict], measure: str) -> dict[str, Any]:
     """Share of rows whose ``measure`` is true per side, and the paired difference."""
-    found: dict[str, dict] = {}
-    for row in rows:
-        found.setdefault(row["model"], {})[row["id"]] = float(row[measure])
-    return compare(found, "share")
+    return compare(rows, lambda row: row[measure], "share")
 
 
 def follow_instructions(run: Evaluation) -> None:
@@ -211,8 +208,7 @@ def run_controls(run: Evaluation, rows: list[dict]) -> None:
     with run.step("controls") as result:
         again = Store(run.folder / "control_generations.jsonl")
         limits = settings.limits()
-        answered = ask(run.engines["base"], run.forms["base"], limits, accuracy.items_of(items), path.stem, again)
-        second = accuracy.score(path.stem, items, answered)
+        second = ask(run.engines["base"], run.forms["base"], limits, accuracy.items_of(items), path.stem, again)
         first = [r for r in rows if (r["model"], r["task"], r["seed"]) == ("base", path.stem, settings.seeds[0])]
         found = [controls.base_against_itself(first, second, last)]
         for side in run.sides:
@@ -266,8 +262,7 @@ def choose_base_form(run: Evaluation, form: PromptFormat) -> None:
             rows = []
             for path in settings.development:
                 items = read_items(path)[: settings.limit]
-                answered = run.ask(accuracy.items_of(items), f"development {path.stem}", "base", settings.limits())
-                rows += accuracy.score(path.stem, items, answered)
+                rows += run.ask(accuracy.items_of(items), f"development {path.stem}", "base", settings.limits())
             right = sum(accuracy.is_right(row, str(settings.budgets[-1])) for row in rows)
             scores[candidate] = {"acc": right / len(rows), "n": len(rows)}
         name = max(scores, key=lambda candidate: scores[candidate]["acc"])

@@ -21,7 +21,6 @@ from scripts.common import ROOT, UserError, read_json
 from scripts.evaluate.subject import Subject
 from scripts.train.template import ROUND_TRIP, PromptFormat, reachable
 
-SIDES = {"base": "base", "tuned": "tuned"}  # served names
 WAIT = 900.0  # seconds until a server that does not answer is given up
 
 
@@ -37,7 +36,7 @@ def find_python(named: str | None) -> str:
 def command_of(python: str, subject: Subject, port: int, longest: int, memory: float) -> list[str]:
     """vLLM's own OpenAI-compatible server for a base model and its adapter."""
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", reachable(subject.model), "--served-model-name", SIDES["base"], "--dtype", "bfloat16"]
+    command += ["--model", reachable(subject.model), "--served-model-name", "base", "--dtype", "bfloat16"]
     command += ["--max-model-len", str(longest), "--gpu-memory-utilization", str(memory), "--enable-prefix-caching"]
     # vLLM's own defaults: a model's generation_config.json (a repetition penalty, say) would change greedy answers too.
     command += ["--generation-config", "vllm"]
@@ -45,7 +44,7 @@ def command_of(python: str, subject: Subject, port: int, longest: int, memory: f
         rank = read_json(Path(subject.adapter) / "adapter_config.json")["r"]
         largest = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)
         adapter = str(Path(subject.adapter).resolve())
-        command += ["--enable-lora", "--max-lora-rank", str(largest), "--lora-modules", f"{SIDES['tuned']}={adapter}"]
+        command += ["--enable-lora", "--max-lora-rank", str(largest), "--lora-modules", f"tuned={adapter}"]
     return command
 
 
@@ -101,7 +100,7 @@ def check_tokenizer(url: str, form: PromptFormat) -> None:
         session.trust_env = False
         session.headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
         for text in (*ROUND_TRIP, form.frame().prompt("发热3天, what now?")):
-            asked = {"model": SIDES["base"], "prompt": text, "add_special_tokens": False}
+            asked = {"model": "base", "prompt": text, "add_special_tokens": False}
             found = session.post(f"{url.removesuffix('/v1')}/tokenize", json=asked, timeout=60).json()
             wanted = form.tokenizer(text, add_special_tokens=False)["input_ids"]
             if found.get("tokens") != wanted:

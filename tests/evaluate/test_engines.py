@@ -179,7 +179,7 @@ def test_scores_from_a_scripted_server_are_exact(tmp_path, form):
         asked = len(script.requests)
         ask(engine, OPENED, Limits((64,), 32), accuracy.items_of(items), "b", Store(tmp_path / "g.jsonl"))
     assert len(script.requests) == asked, "a finished item was asked again"
-    cell = accuracy.at_budget(accuracy.score("b", items, answered), "64")
+    cell = accuracy.at_budget(answered, "64")
     assert (cell["base"]["acc"], cell["without_asked"]["base"]["acc"], cell["base"]["n"]) == (4 / 6, 3 / 6, 6)
     assert [cell["base"][name] for name in ("read", "several", "asked", "unparsed")] == [4 / 6, 1 / 6, 1 / 6, 0]
     assert engine.faults["status 500"] == engine.faults["status 429"] == 1

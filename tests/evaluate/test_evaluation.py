@@ -57,6 +57,32 @@ def test_every_template_is_evaluated_to_the_end(tmp_path, ended_runs, template, 
     assert (folder / "report.html").exists()
 
 
+def test_seeds_rotated_options_a_development_set_and_a_judge(tmp_path, ended_run, capsys):
+    development = write_benchmark(tmp_path / "dev.jsonl")
+    arguments = [
+        "--adapter",
+        str(ended_run),
+        "--only",
+        "accuracy",
+        "format",
+        "judge",
+        "--development",
+        str(development),
+    ]
+    arguments += ["--permute", "--sampling", "r1", "--seeds", "1", "2"]
+    with serve(Script(lambda request: "[[tie]]")) as url:
+        folder = evaluate(tmp_path / "results", *arguments, "--judge-url", url, "--judge-model", "scripted")
+    results = load_results(folder)
+    assert set(results["accuracy"]["tasks"]) == {"bench", "bench (rotated)"}
+    assert results["accuracy"]["tasks"]["bench"]["budgets"]["8"]["base"]["n"] == 3, "items, not answers"
+    assert results["accuracy"]["behind"]["tuned"]["stays"]["n"] == 3
+    assert results["accuracy"]["settings"]["base_form_chosen"]["by"] == "development set"
+    judged = results["pairwise"]
+    assert (judged["judge"]["model"], judged["counts"]["tie"], judged["n"]) == ("scripted", 3, 3)
+    assert set(judged["controls"]) == {"identical", "swapped", "padded"}
+    assert "a difference under" in capsys.readouterr().out
+
+
 def test_a_rerun_asks_nothing_again(tmp_path, ended_run, monkeypatch):
     from scripts.evaluate.engines import LocalEngine
 

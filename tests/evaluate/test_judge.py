@@ -6,12 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
-from scripts.common import ROOT, UserError, read_json, write_json
+from scripts.common import ROOT, UserError
 from scripts.evaluate import judge
 from scripts.evaluate.judge import Judge
 from scripts.evaluate.store import Store
@@ -134,21 +132,6 @@ def test_a_judge_that_cannot_be_asked_is_told_in_one_line_and_before_models_are_
         ask(Judge(url, "other"))
     with serve(Script(lambda request: "[[tie]]", faults=["filter"])) as url:
         ask(Judge(url, "scripted"))
-
-
-def test_the_result_file_holds_judge_and_controls(tmp_path):
-    @contextmanager
-    def step(name):
-        result = {}
-        yield result
-        write_json(tmp_path / f"{name}.json", result)
-
-    with serve(Script(lambda request: "[[tie]]")) as url:
-        run = SimpleNamespace(judge=Judge(url, "scripted"), folder=tmp_path, step=step)
-        judge.judge_all(run, [pair(i) for i in range(3)])
-    found = read_json(tmp_path / "pairwise.json")
-    assert found["controls"] == {name: {"n": 3, "wrong": 0} for name in ("identical", "swapped", "padded")}
-    assert (found["judge"]["model"], found["counts"]["tie"]) == ("scripted", 3)
 
 
 def test_no_proxy_on_the_way_to_this_machine(tmp_path, monkeypatch):

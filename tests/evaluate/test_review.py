@@ -85,8 +85,10 @@ def test_a_taken_port_is_one_line(tmp_path, host):
             review.launch(write_pairs(tmp_path), "ann", port, host)
 
 
-def test_others_come_in_by_a_password_only(tmp_path, monkeypatch):
+def test_what_stops_the_page_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("MEDCOT_REVIEW_PASSWORD", raising=False)
+    with pytest.raises(UserError, match="make eval"):
+        review.read_pairs(tmp_path)
     with pytest.raises(UserError, match="MEDCOT_REVIEW_PASSWORD"):
         review.launch(write_pairs(tmp_path), "ann", 7862, "0.0.0.0")
 
@@ -98,8 +100,3 @@ def test_model_text_is_escaped_and_names_are_hidden(tmp_path):
     assert "base" not in shown.lower()
     assert "tuned" not in shown.lower()
     assert "(no answer" in review.card("", "")
-
-
-def test_no_pairs_says_what_to_run(tmp_path):
-    with pytest.raises(UserError, match="make eval"):
-        review.read_pairs(tmp_path)

@@ -109,11 +109,12 @@ def test_a_share_of_right_answers_has_wilsons_interval(k: int, n: int, want: tup
 
 def test_compare_takes_the_answers_that_both_have() -> None:
     scores = {"base": {"a": 1, "b": 0, "c": 0}, "tuned": {"a": 1, "b": 1}}
-    found = stats.compare(scores)
+    rows = [{"model": model, "id": item, "right": right} for model in scores for item, right in scores[model].items()]
+    found = stats.compare(rows, lambda row: row["right"])
     assert (found["base"]["acc"], found["base"]["n"]) == (pytest.approx(1 / 3), 3)
     assert (found["difference"]["value"], found["difference"]["n"]) == (0.5, 2)
-    assert "difference" not in stats.compare({"base": {"a": 1}})
-    assert stats.compare({"base": {}})["base"] == {"acc": None, "n": 0, "ci95": None}
+    assert "difference" not in stats.compare(rows[:3], lambda row: 1)
+    assert stats.compare([], lambda row: 1) == {}
 
 
 def test_perplexity_is_a_mean_over_tokens_not_records() -> None:
