@@ -43,7 +43,7 @@ CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
 # What may stand between the cue and the letter; "not" is none of these.
 FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|只能|可能|选项|包[括含]|[是为有选择]
-    | \b(?:is|are|be|the|therefore|thus|then|clearly|likely|most|probably|also|only|either)\b
+    | \b(?:is|are|be|the|therefore|thus|then|clearly|likely|most|probably|also|only|either|both)\b
     | \b(?:option|choice|letter|answer)\b
     | (?<=\n)\d[.)] ){0,12}"""
 STATEMENT = re.compile(
@@ -72,16 +72,17 @@ ANOTHER = re.compile(
        | [).:,、] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
          (?:,?\s*\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,;]) \s* (?:option\s+)? [(\[]? [A-J][).:,、]
          (?!{AGAINST})
-       | (?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? (?:[和或及与、](?:选项)?|,(?![A-J]选?项)) [A-J] {ALONE}
-         (?!相?比|{AGAINST}) [、\u4e00-\u9fff]""",
+       | [ ]?(?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? (?:[和或及与、](?:选项)?|[,;](?![A-J]选?项)) [ ]?[A-J] {ALONE}
+         (?!相?比|{AGAINST}) [ ]?[、\u4e00-\u9fff]""",
     re.X | re.M,
 )
 # A line of a list of right options below the first one.
 ITEM = re.compile(
     rf"(?:[^\w\n]*\d[.)])?[^\w\n]*(?:(?i:option)\s|选项)?([A-J]) {ALONE}"
-    r"(?:\W*|(?:[).:、\]】]|\s*(?=[\u4e00-\u9fff]))(?P<text>(?:(?!\.\s)[^\n:;。!])+[。.]?))",
+    r"(?:\W*|(?:[).:、\]】]|\s*(?=[\u4e00-\u9fff]))(?P<text>[^\n]+))",
     re.X,
 )
+EXPLAINS = re.compile(r"[:;。!]\s*\w|\.\s+\w")  # in an option's line: more than its text
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
 # What makes a statement none: a condition or an example, a denial, a question, a correction after it.
 UNSAID = re.compile(
@@ -231,16 +232,19 @@ def _stated(answer: str, sentences: list[str], options: str) -> set[str] | None:
 def _listed_below(answer: str, end: int) -> tuple[str, int]:
     """The letters of a list's further lines below a stated letter that ends at ``end``, and where the list ends.
 
-    Letters alone, or options with their texts where the first stands in a line of its own too.
+    Letters alone, or options with their texts where the first stands in a line of its own too; lines that explain are
+    none of it, unless the first does too.
     """
-    first = answer.rfind("\n", 0, end) + 1
-    own_line = not re.compile(r"\w").search(answer, first, end - 1)
+    own_line = not re.compile(r"[^\W\d]").search(answer, answer.rfind("\n", 0, end) + 1, end - 1)
     letters, place = "", answer.find("\n", end)
+    explained = EXPLAINS.search(answer, end + 1, place if place >= 0 else end)
     while place >= 0:
         stop = answer.find("\n", place + 1)
         line = answer[place + 1 : stop if stop >= 0 else len(answer)]
         item = ITEM.fullmatch(line)
-        if line.strip() and (not item or DENIES.search(line) or (item["text"] and not own_line)):
+        if line.strip() and (not item or DENIES.search(line)):
+            break
+        if item and item["text"] and not (own_line and (explained or not EXPLAINS.search(item["text"]))):
             break
         if item:
             letters, end = letters + item[1], place + 1 + len(line)
