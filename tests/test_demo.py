@@ -28,7 +28,6 @@ GOOD = [row for row in ROWS if isinstance(row, dict) and row["id"].startswith("s
 @pytest.mark.parametrize(
     ("name", "template", "steps", "found"),
     [
-        ("real", None, None, ("saves/qwen_coder_0.5b", "qwen", [])),
         ("real", None, 30, ("saves/qwen_coder_0.5b", "qwen", ["max_steps=30"])),
         ("tiny", None, None, ("saves/pretrain_tiny", "deepseekr1", [])),
         ("Qwen/Qwen3-0.6B", "qwen3", None, ("Qwen/Qwen3-0.6B", "qwen3", ["template=qwen3", "dataset=demo_train"])),
@@ -61,12 +60,7 @@ def steps(monkeypatch, tmp_path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        ([], "no column Question"),
-        (["Question=qq"], "no source has such a column"),
-        (["Frage=q"], "expected OURS=THEIRS"),
-    ],
+    ("columns", "said"), [([], "no column Question"), (["Question=qq"], "no source has such a column")]
 )
 def test_own_columns_are_checked_before_the_first_step(tmp_path, steps, columns, said) -> None:
     row = {"q": "Why?", "Complex_CoT": "Because it is so.", "Response": "It is so."}
@@ -124,16 +118,14 @@ def test_cleaning_rejects_each_planted_fault_of_the_sample_and_no_good_record(cl
     assert "personal" in (cleaned / "log").read_text(), "planted-personal-data is kept, with a warning"
 
 
-def test_the_sample_has_both_languages_alike() -> None:
+def test_the_sample_has_both_languages_alike_and_does_not_hold_the_shown_questions() -> None:
     counts = [sum(row["lang"] == language for row in GOOD) for language in ("zh", "en")]
     assert min(counts) >= 0.45 * len(GOOD)
-    assert len({row["Question"] for row in GOOD}) == len({row["id"] for row in GOOD}) == len(GOOD)
-
-
-def test_the_shown_questions_are_in_both_languages_and_not_in_the_sample() -> None:
+    asked = {row["Question"] for row in GOOD}
+    assert len(asked) == len({row["id"] for row in GOOD}) == len(GOOD)
     questions = [row for _, row in read_jsonl(ROOT / "data/questions.jsonl")]
     assert sorted(row["lang"] for row in questions) == ["en", "en", "zh", "zh"]
-    assert not {row["question"] for row in questions} & {row["Question"] for row in GOOD}
+    assert not {row["question"] for row in questions} & asked
 
 
 def test_the_real_base_has_an_end_of_turn_and_another_mark_for_padding(tiny_models) -> None:

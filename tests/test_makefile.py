@@ -23,15 +23,7 @@ def commands(*arguments: str, **env: str) -> str:
     return " ".join(make("-n", *arguments, **env).stdout.replace("\\\n", " ").split())
 
 
-NOISE = {
-    "COLUMNS": "120",
-    "MODEL": "envmodel",
-    "LIMIT": "9",
-    "RECIPE": "env.yaml",
-    "ARGS": "--env",
-    "SOURCE": "env.json",
-}
-NOISE |= {"BASE": "envbase", "ADAPTER": "envadapter", "BUDGET": "7", "ENGINE": "env"}
+NOISE = dict.fromkeys("COLUMNS MODEL LIMIT RECIPE ARGS SOURCE BASE ADAPTER BUDGET ENGINE".split(), "9")  # noqa: SIM905
 
 
 @pytest.mark.parametrize(
@@ -60,15 +52,8 @@ def test_what_is_given_goes_through(arguments, wanted):
 def project(tmp_path) -> Path:
     """A folder with the Makefile, the demo's files and a run of somebody's own."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in (
-        "saves/demo",
-        "saves/demo-tiny",
-        "saves/own",
-        "saves/qwen_coder_0.5b",
-        "results/demo",
-        "data/demo",
-        "data/own",
-    ):
+    runs = ("saves/demo", "saves/demo-tiny", "saves/own", "saves/qwen_coder_0.5b")
+    for name in (*runs, "results/demo", "data/demo", "data/own"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_text("x")
     return tmp_path

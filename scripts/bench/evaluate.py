@@ -1,7 +1,7 @@
 """Measure evaluation engines side by side on this machine: ``python -m scripts.bench.evaluate``; no hub is needed.
 
-    python -m scripts.bench.evaluate --model DIR --engines hf ours vllm
-    python -m scripts.bench.evaluate --shape 7b --items 512 --vllm /path/to/python
+    python -m scripts.bench.evaluate --tokenizer DIR
+    python -m scripts.bench.evaluate --tokenizer DIR --shape 1.5b --engines vllm --vllm /path/to/python
 
 hf: transformers' generate with 100 prompts at once, as lm-eval's hf model does. ours: LocalEngine, whose batch
 follows the free memory and loses rows that have ended. vllm: the server that ``make eval ENGINE=vllm`` starts. All in
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.stand_in import SHAPES, build_model
-from scripts.common import ROOT, UserError, git_commit, machine, read_json, run_main, versions, write_json
+from scripts.common import ROOT, git_commit, machine, read_json, run_main, versions, write_json
 from scripts.evaluate.engines import R1_SAMPLING, LoadedModel, LocalEngine, in_parallel
 from scripts.evaluate.server import AT_ONCE
 from scripts.evaluate.subject import PLAIN, Subject
@@ -30,22 +30,7 @@ SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medic
 HF_BATCH = 100
 MEAN = 400  # tokens of a text that is not cut
 WORK = ROOT / "saves/bench"  # models and logs
-WORDS = [
-    "fever",
-    "cough",
-    "pain",
-    "rash",
-    "dose",
-    "heart",
-    "liver",
-    "发热",
-    "咳嗽",
-    "疼痛",
-    "剂量",
-    "心脏",
-    "肝脏",
-    "血压",
-]
+WORDS = ("fever", "cough", "pain", "rash", "dose", "heart", "发热", "咳嗽", "疼痛", "剂量", "心脏", "血压")
 
 
 def make_adapter(model: Path, folder: Path) -> Path:
@@ -87,11 +72,7 @@ def with_hf(loaded: LoadedModel, prompts: list[str], budget: int, ends: list[int
         batch = loaded.tokenizer(order[start : start + HF_BATCH], return_tensors="pt", padding=True)
         batch = batch.to(loaded.model.device)
         with torch.inference_mode():
-            limits = {
-                "max_new_tokens": budget,
-                "eos_token_id": ends,
-                "pad_token_id": loaded.tokenizer.pad_token_id or 0,
-            }
+            limits = {"max_new_tokens": budget, "eos_token_id": ends, "pad_token_id": ends[0]}
             rows = loaded.model.generate(**batch, **R1_SAMPLING, do_sample=True, top_k=0, **limits)
         for row in rows[:, batch["input_ids"].shape[1] :].tolist():
             made += next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
@@ -145,7 +126,7 @@ def measure(name: str, subject: Subject, args: argparse.Namespace, loaded: Loade
         began = time.perf_counter()
         made = run(loaded, prompts, args.budget, ends)
         seconds = time.perf_counter() - began
-    about = {"engine": name, "model": args.shape or Path(subject.model).name, "precision": "bfloat16"}
+    about = {"engine": name, "model": args.shape, "precision": "bfloat16"}
     return about | {
         "items": args.items,
         "budget": args.budget,
@@ -171,24 +152,18 @@ def free(loaded: LoadedModel) -> None:
 def main() -> None:
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m scripts.bench.evaluate", description=__doc__, **style)
-    parser.add_argument("--model", type=Path, help="a model's folder (default: --shape's, with random weights)")
-    parser.add_argument("--shape", help="a shape of scripts.bench.train: 1.5b or 7b")
-    parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer for --shape")
+    parser.add_argument("--shape", choices=SHAPES, default="7b", help="of the model; its weights are random")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the model's tokenizer")
     parser.add_argument("--engines", nargs="+", choices=("hf", "ours", "vllm"), default=["hf", "ours", "vllm"])
     parser.add_argument("--vllm", help="an environment with vLLM, or its interpreter (default: .venv-vllm)")
     parser.add_argument("--items", type=int, default=512)
     parser.add_argument("--budget", type=int, default=1024, help="most tokens of a text")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_evaluate.json")
     args = parser.parse_args()
-    if not args.model:
-        if not (args.shape and args.tokenizer):
-            raise UserError(
-                "name a model's folder by --model, or a shape and its tokenizer: --shape 7b --tokenizer DIR"
-            )
-        args.model = WORK / f"{args.shape}-evaluate"
-        build_model(SHAPES[args.shape], args.model, args.tokenizer)
-    adapter = make_adapter(args.model, WORK / f"{args.model.name}-adapter")
-    subject = Subject(str(args.model), str(adapter), "qwen", None, True, PLAIN, None)
+    model = WORK / f"{args.shape}-evaluate"
+    build_model(SHAPES[args.shape], model, args.tokenizer)
+    adapter = make_adapter(model, WORK / f"{args.shape}-adapter")
+    subject = Subject(str(model), str(adapter), "qwen", None, True, PLAIN, None)
     loaded = LoadedModel(subject, PLAIN) if set(args.engines) - {"vllm"} else None
     for name in sorted(args.engines):
         if name == "vllm" and loaded:

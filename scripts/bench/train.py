@@ -18,15 +18,16 @@ from scripts.common import ROOT, UserError, git_commit, machine, read_json, read
 
 EXAMPLES = """examples:
   python -m scripts.bench.train --tokenizer DIR                        every variant that has no row yet
-  python -m scripts.bench.train --variants plain,original,ours --again
-  python -m scripts.bench.train --variants examples/qlora_qwen3_8b.yaml@qwen3-8b
-  python -m scripts.bench.train --variants ours --gpus 2               DDP, the same records per step
-  python -m scripts.bench.train --gpus 2 --accelerate examples/accelerate/fsdp.yaml \\
-      --variants examples/qlora_14b_fsdp.yaml@14b
+  … --variants plain,original,ours --again
+  … --variants examples/qlora_qwen3_8b.yaml@qwen3-8b
+  … --variants ours --gpus 2                                           DDP, the same records per step
+  … --variants examples/qlora_14b_fsdp.yaml@14b --gpus 2 --accelerate examples/accelerate/fsdp.yaml
 
 Each variant is trained by LLaMA-Factory in a process of its own; its row is written as soon as it is measured."""
 
 
+WORK = ROOT / "saves/bench"  # models, data and logs
+ROWS = ROOT / "docs/bench_train.json"
 LONGEST = 1800  # seconds for one variant
 # Transformers sorts by length within up to 50 steps; 1,920 records make that 10, which a measurement walks through.
 RECORDS = 1920
@@ -71,8 +72,6 @@ def plan(wanted: str, args: argparse.Namespace) -> tuple[dict[str, Any], dict[st
     recipe |= {"overwrite_output_dir": True, "plot_loss": False, "report_to": "none"}
     if not args.accelerate:  # a recipe for accelerate knows its GPUs; others share out the records of a step
         recipe["per_device_train_batch_size"] //= args.gpus
-    if args.cpu:
-        recipe |= {"use_cpu": True, "use_unsloth": False}
     return row, recipe, every
 
 
@@ -91,7 +90,7 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     env = os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
     env["TORCH_CUDNN_SDPA_DEPRIORITIZED"] = "1"  # flash attention, as on every card but the largest; make train sets it
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(args.gpus)))).split(",")
-    env["CUDA_VISIBLE_DEVICES"] = "" if args.cpu else ",".join(visible[: args.gpus])
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(visible[: args.gpus])
     with (folder / "log.txt").open("w") as log:
         words = list(map(str, command))
         child = subprocess.Popen(words, stdout=log, stderr=log, env=env, cwd=ROOT, start_new_session=True)
@@ -143,11 +142,11 @@ def measure(row: dict[str, Any], recipe: dict[str, Any], every: int | None, args
     begin = time.monotonic()
     records = 48 * recipe["max_steps"] if every else RECORDS
     lengths = [every] * records if every else record_lengths(records, max(1.0, recipe["cutoff_len"] / 2048))
-    data, model = args.work / f"data{max(lengths)}", args.work / row["shape"]
+    data, model = WORK / f"data{max(lengths)}", WORK / row["shape"]
     if not (data / "dataset_info.json").exists():
         build_data(data, args.tokenizer, lengths)
     build_model(SHAPES[row["shape"]], model, args.tokenizer)
-    folder = args.work / "run" / row["variant"].replace(" ", "_")
+    folder = WORK / "run" / row["variant"].replace(" ", "_")
     recipe |= {"model_name_or_path": str(model), "dataset_dir": str(data), "output_dir": str(folder / "out")}
     measured = train(recipe, row["limit_gib"], folder, args)
     fallback = bool(recipe.get("use_unsloth")) and measured.get("unsloth_modules") == 0
@@ -166,34 +165,26 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--variants", default=",".join(VARIANTS), help="NAME or RECIPE, each with @SHAPE if not 7b")
-    parser.add_argument("--tokenizer", type=Path, help="folder of the real tokenizer (default: a small one is made)")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the 7B model's tokenizer")
     parser.add_argument("--steps", type=int, default=7, help="measured optimiser steps, after 3 of warm-up")
     parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each; they share a step's records")
     parser.add_argument("--accelerate", type=Path, metavar="CONFIG", help="start by accelerate with this config (FSDP)")
-    parser.add_argument("--cpu", action="store_true", help="without a GPU and without Unsloth, to try the script")
     parser.add_argument("--again", action="store_true", help="measure also what has a row")
-    parser.add_argument("--work", type=Path, default=ROOT / "saves/bench", help="model, data and logs")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_train.json")
     args = parser.parse_args()
     planned = [plan(wanted, args) for wanted in args.variants.split(",")]
-    if not args.tokenizer:
-        from scripts.train.bases import build_tokenizer
-
-        args.tokenizer = args.work / "tokenizer"
-        build_tokenizer([(ROOT / "README.md").read_text(), " fever pain dose cough nurse heart"] * 3, args.tokenizer)
     for row, recipe, every in planned:
-        rows = read_json(args.out) if args.out.exists() else []
+        rows = read_json(ROWS) if ROWS.exists() else []
         old = [other for other in rows if row.items() <= other.items()]
         if old and "error" not in old[0] and not args.again:
             print(f"{row['variant']}: measured already")
             continue
         row = measure(row, recipe, every, args)
-        write_json(args.out, with_ratios([other for other in rows if other not in old] + [row]))
+        write_json(ROWS, with_ratios([other for other in rows if other not in old] + [row]))
         shown = ("tokens_per_s", "mfu", "reserved_gib", "allocated_gib", "padding_share", "ratio_to_plain", "error")
         print(f"{row['variant']}: {row['wall_s']} s", {key: row.get(key) for key in shown}, flush=True)
         print("\n".join(row.get("log_tail", [])), end="", flush=True)
         if row["unsloth_fallback"]:
-            raise UserError(f"{row['variant']} fell back from Unsloth; its log.txt under {args.work} says why")
+            raise UserError(f"{row['variant']} fell back from Unsloth; its log.txt under {WORK} says why")
 
 
 if __name__ == "__main__":

@@ -68,16 +68,13 @@ class Asked(BaseModel, extra="allow"):
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
 
-    def settings(self) -> dict[str, Any]:
-        """What the engine takes."""
-        told = {name: getattr(self, name) for name in ("temperature", "top_p", "repetition_penalty", "thinking_budget")}
-        return told | {"max_new_tokens": self.max_completion_tokens or self.max_tokens}
-
 
 async def answer_parts(engine: Engine, prompt: list[int], asked: Asked, spent: Spent) -> AsyncIterator[dict[str, str]]:
     """An answer as deltas of ``reasoning_content`` and ``content``, then {"finish_reason": …}."""
     text, finish, sent = "", None, {"reasoning_content": "", "content": ""}
-    pieces = engine.answer(prompt, asked.settings(), spent)
+    settings = asked.model_dump(include={"temperature", "top_p", "repetition_penalty", "thinking_budget"})
+    settings["max_new_tokens"] = asked.max_completion_tokens or asked.max_tokens
+    pieces = engine.answer(prompt, settings, spent)
     while finish is None:
         try:
             text += await anext(pieces)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from scripts.common import UserError, first_line, quiet_libraries
+from scripts.common import UserError, first_line, look_for_hub, quiet_libraries
 
 WITHOUT = "or go on without counting tokens: --no-lengths"
 
@@ -62,11 +61,7 @@ def look_for(model: str) -> None:
         return
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise UserError(f"--tokenizer {model}: no such folder; expected one with tokenizer.json, a hub id, {WITHOUT}")
-    if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("USE_MODELSCOPE_HUB"):
-        return
-    import requests
-
     try:
-        requests.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
-    except requests.RequestException:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # only what was fetched before, without a minute of retries
+        look_for_hub(model)
+    except UserError as error:
+        raise UserError(f"--tokenizer {error}, {WITHOUT}") from error

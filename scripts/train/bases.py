@@ -173,6 +173,7 @@ def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42
     from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = Qwen2Config(
         vocab_size=-(-len(tokenizer) // 64) * 64,
         hidden_size=hidden,
@@ -181,16 +182,11 @@ def build_model(folder: Path, hidden: int = 256, layers: int = 2, seed: int = 42
         num_attention_heads=hidden // 32,
         num_key_value_heads=max(1, hidden // 64),
         max_position_embeddings=4096,
-        rope_theta=10000.0,
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **marks,
     )
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=True, top_p=0.95
-    )
+    model.generation_config = GenerationConfig(**marks, do_sample=True, top_p=0.95)
     model.save_pretrained(folder)
 
 

@@ -88,7 +88,8 @@ class PlannedRun:
 
     @cached_property
     def format(self) -> PromptFormat:
-        data, _ = self.parsed["data"], self.config
+        _ = self.config
+        data = self.parsed["data"]
         return PromptFormat.load(self.model, data.template, data.default_system, data.enable_thinking)
 
     @cached_property
@@ -136,20 +137,21 @@ class PlannedRun:
         from llamafactory.data import get_dataset
 
         data = copy.copy(self.parsed["data"])
-        lost = count_rows(names, data)
+        registered = count_rows(names, data)
         data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
         data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
         data.train_on_prompt = data.train_on_prompt and not mask_prompts
-        model, training, form = self.parsed["model"], self.parsed["training"], self.format
+        model, training = self.parsed["model"], self.parsed["training"]
+        template, tokenizer = self.format.template, self.format.tokenizer
         try:
             with redirect_stdout(io.StringIO()):  # it prints its first record
-                rows = get_dataset(form.template, model, data, training, "sft", form.tokenizer)["train_dataset"]
+                rows = get_dataset(template, model, data, training, "sft", tokenizer)["train_dataset"]
         except Exception as error:  # datasets, LLaMA-Factory and pyarrow raise many kinds
             said = first_line(error.__cause__ or error)
             if isinstance(error, KeyError):
                 said = f"its rows have no {error}; see its columns, tags and formatting in dataset_info.json"
             raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
-        lost = lost - len(rows) if data.mix_strategy == "concat" else 0
+        lost = registered - len(rows) if data.mix_strategy == "concat" else 0
         return Records(list(rows["input_ids"]), list(rows["labels"]), lost)
 
 

@@ -47,9 +47,8 @@ def test_ratios_are_taken_within_one_loan_only():
 
 
 @pytest.mark.parametrize("wanted", ["no such variant", "ours@70b", "examples/none.yaml"])
-def test_an_unknown_variant_is_refused(wanted, monkeypatch, tmp_path):
-    options = ["--variants", wanted, "--tokenizer", str(tmp_path), "--out", str(tmp_path / "out.json")]
-    monkeypatch.setattr("sys.argv", ["train", *options])
+def test_an_unknown_variant_is_refused(wanted, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train", "--tokenizer", ".", "--variants", wanted])
     with pytest.raises(UserError, match="not a variant"):
         train.main()
 

@@ -172,35 +172,20 @@ def test_the_too_long_notice_stands_in_the_conversation(site, visit):
     assert eventually(above_the_box), "over no button"
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_a_text_cannot_act(site, visit, attack):
+def test_a_text_cannot_act_and_another_visitor_does_not_see_it(site, visit):
     """The scripted models repeat the question in their answers; the fixture watches for what runs or loads."""
-    page = visit(site[0])
-    send(page, attack)
-    done(page)
+    page, other = visit(site[0]), visit(site[0], "zh-CN")
+    send(other, "[second]")
+    for number, attack in enumerate(ATTACKS, 1):
+        send(page, attack)
+        assert "[second]" not in done(page, 2 * number)
     inside = "#talk :is(script, iframe, object, embed, form, [onerror], [onload], a[href^=javascript])"
     assert page.locator(inside).count() == 0
+    assert "alert" not in done(other, language="zh")
 
 
-def test_two_visitors_see_their_own_conversation(site, visit):
-    first, second = visit(site[0]), visit(site[0], "zh-CN")
-    send(first, "[first]")
-    send(second, "[second]")
-    assert "[second]" not in done(first)
-    assert "[first]" not in done(second, language="zh")
-
-
-def test_on_a_phone_all_fits(site, visit):
-    page = visit(site[0], "zh-CN", (390, 844))
-    send(page, "发热怎么办？")
-    done(page, language="zh")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    box = page.locator("textarea").last.bounding_box()
-    assert 0 < box["y"] < 844
-
-
-def test_pictures(site, visit, tmp_path):
-    """Pictures to look at: ``MEDCOT_PICTURES=docs/images``."""
+def test_all_fits_on_a_phone_too(site, visit, tmp_path):
+    """With pictures to look at: ``MEDCOT_PICTURES=docs/images``."""
     folder = Path(os.environ.get("MEDCOT_PICTURES", tmp_path))
     for name, language, size, dark in (
         ("chat_en", "en", (1280, 860), False),
@@ -214,6 +199,8 @@ def test_pictures(site, visit, tmp_path):
         send(page, {"en": "What helps against fever?", "zh": "发热怎么办？"}[language])
         done(page, 1, language)
         page.wait_for_timeout(1500)  # the question field comes back
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        assert 0 < page.locator("textarea").last.bounding_box()["y"] < size[1]
         picture = folder / f"{name}.png"
         page.screenshot(path=picture)
         assert 10_000 < picture.stat().st_size < 300_000

@@ -125,11 +125,3 @@ def test_what_a_question_or_an_answer_contains_is_text(page):
         assert "<script>" in part.inner_text()
         assert part.locator("script, iframe, [onerror], a[href^=javascript]").count() == 0
     assert "</think>" in page.get_by_test_id("user").last.inner_text()
-
-
-def test_reloading_keeps_nothing(page):
-    ask(page, "What is fever?", "38 °C")
-    page.reload()
-    page.get_by_role("button", name="Submit").wait_for()
-    assert page.get_by_test_id("bot").count() == 0
-    assert page.locator("textarea").last.input_value() == ""

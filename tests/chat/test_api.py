@@ -145,11 +145,7 @@ def test_messages_of_todays_clients_are_taken(qwen, messages):
     [
         ({"messages": []}, 400, "by turns"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "by turns"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "/etc/x"}}]}]},
-            400,
-            "text",
-        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text"),
         ({"messages": [{"role": "user", "content": "fever " * 40_000}]}, 400, "tokens, the model takes"),
         ({"stop": ["warm"]}, 400, "not supported here: stop"),
         ({"tools": [{"type": "function"}]}, 400, "not supported here: tools"),
@@ -196,7 +192,6 @@ def test_a_text_cannot_forge_a_turn_and_history_has_no_thoughts(engine):
 
 def test_temperature_zero_is_greedy_whatever_the_models_file_says(qwen):
     qwen.model.generation_config.do_sample, unknown = True, [{"role": "user", "content": "An unknown question 3?"}]
-    assert len({post(qwen, messages=unknown, max_tokens=20).text[60:] for _ in range(1)}) == 1
     said = [post(qwen, messages=unknown, max_tokens=20).json()["choices"][0]["message"] for _ in range(3)]
     assert said[0] == said[1] == said[2]
     hot = [post(qwen, messages=unknown, max_tokens=20, temperature=3).json()["choices"] for _ in range(4)]

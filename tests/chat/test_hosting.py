@@ -9,7 +9,7 @@ import sys
 import httpx
 import pytest
 
-from scripts.chat.hosting import check_machine, is_foreign, require_password, without_proxies
+from scripts.chat.hosting import check_machine, is_foreign, require_password
 from scripts.common import UserError
 from tests.processes import free_port, running
 
@@ -55,14 +55,6 @@ def test_a_wider_bind_needs_a_password(host, monkeypatch):
     assert require_password("::1", "API_KEY") == ""
     monkeypatch.setenv("API_KEY", "secret")
     assert require_password(host, "API_KEY") == "secret"
-
-
-def test_proxies_are_back_after_the_block(monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://proxy")
-    monkeypatch.setenv("ALL_PROXY", "socks5://proxy")
-    with without_proxies():
-        assert not {"HTTP_PROXY", "ALL_PROXY"} & os.environ.keys()
-    assert os.environ["ALL_PROXY"] == "socks5://proxy"
 
 
 @pytest.mark.parametrize(

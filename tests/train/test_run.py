@@ -82,53 +82,35 @@ def test_an_identity_holds_what_was_parsed_overrides_included(tmp_path, finished
     assert found["provenance"]["versions"]["llamafactory"]
 
 
-def test_state_of_a_run(tmp_path, run):
+def test_the_state_of_a_run(tmp_path, run):
     output, wanted = tmp_path / "run", run()
     assert resume.state(output, wanted) == "new"
     make_checkpoint(output / "checkpoint-5")
     assert resume.state(output, wanted) == "foreign", "a checkpoint of unknown origin is never resumed"
     runs.begin(output, wanted)
     assert resume.state(output, wanted) == "unfinished"
+    assert resume.state(output, run("report_to=wandb", "save_steps=7")) == "unfinished", "it learns the same"
+    assert resume.state(output, run("learning_rate=2e-4")) == "foreign"
     (output / "train_results.json").write_text("{}")
     (output / "adapter_model.safetensors").write_bytes(b"w")
     assert resume.state(output, wanted) == "finished"
-
-
-def test_another_recipe_or_dataset_is_foreign_and_where_it_logs_is_not(tmp_path, run):
-    make_checkpoint(tmp_path / "run/checkpoint-5")
-    runs.begin(tmp_path / "run", run())
-    assert resume.state(tmp_path / "run", run("report_to=wandb", "save_steps=7")) == "unfinished"
-    assert resume.state(tmp_path / "run", run("learning_rate=2e-4")) == "foreign"
     write_records(tmp_path / "train.jsonl", 3)
-    assert resume.state(tmp_path / "run", run()) == "foreign"
+    assert resume.state(output, run()) == "foreign"
 
 
-def retrain(folder: Path) -> None:
-    (folder / "adapter_model.safetensors").write_bytes(b"other weights")
-
-
-def end_unnoted(folder: Path) -> None:
-    write_json(folder / runs.IDENTITY, read_json(folder / runs.IDENTITY) | {"adapter_hash": None})
-
-
-def older_format(folder: Path) -> None:
-    write_json(folder / runs.IDENTITY, {"recipe": "examples/qlora_cpu.yaml", "dataset": "demo_train"})
-
-
-def other_rank(folder: Path) -> None:
-    write_json(folder / "adapter_config.json", read_json(folder / "adapter_config.json") | {"r": 64})
-    runs.finish(folder)
+def change(path: Path, **values) -> None:
+    write_json(path, read_json(path) | values)
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (retrain, "trained again without `make train`"),
-        (end_unnoted, "did not end"),
-        (older_format, "older MedCoT"),
-        (other_rank, "the adapter's r is 64"),
-        (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json"),
-        (lambda folder: (folder / runs.IDENTITY).unlink(), "no recipe of yamls/ or examples/"),
+        (lambda d: (d / "adapter_model.safetensors").write_bytes(b"other"), "trained again without `make train`"),
+        (lambda d: change(d / runs.IDENTITY, adapter_hash=None), "did not end"),
+        (lambda d: change(d / runs.IDENTITY, format=1), "older MedCoT"),
+        (lambda d: (change(d / "adapter_config.json", r=64), runs.finish(d)), "the adapter's r is 64"),
+        (lambda d: (d / "adapter_config.json").unlink(), "no adapter_config.json"),
+        (lambda d: (d / runs.IDENTITY).unlink(), "no recipe of yamls/ or examples/"),
     ],
 )
 def test_a_folder_that_contradicts_its_identity_is_refused(finished, damage, says):
@@ -148,12 +130,11 @@ def test_a_bare_run_is_assumed_to_be_its_recipes_and_what_the_folder_contradicts
     found = runs.read_run(finished)
     assert found["assumed"]
     assert found["recipe"] == "examples/x.yaml"
-    state = {"num_train_epochs": 1, "log_history": [{"learning_rate": 5e-4}]}
+    state = {"num_train_epochs": 9, "log_history": [{"learning_rate": 5e-4}]}
     write_json(finished / "trainer_state.json", state)
-    with pytest.raises(UserError, match=r"learning rate is 0\.0005"):
-        runs.read_run(finished)
-    write_json(finished / "trainer_state.json", {"num_train_epochs": 9, "log_history": []})
-    with pytest.raises(UserError, match="number of epochs is 9, the run's 1"):
+    (finished / "README.md").write_text("fine-tuned on the other_train dataset.")
+    said = r"epochs is 9, the run's 1; .*rate is 0.0005, .*README is other_train, the run's demo_train"
+    with pytest.raises(UserError, match=said):
         runs.read_run(finished)
 
 
