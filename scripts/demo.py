@@ -12,6 +12,7 @@ report. Stopped at any point, the same command resumes after the last finished s
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import re
@@ -72,10 +73,11 @@ class Demo:
         steps_file = self.results / "steps.json"
         self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
 
-    def step(self, name: str, command: list[str]) -> bool:
+    def step(self, name: str, command: list[str], trained: Path | None = None) -> bool:
         """Run one step as a child process; keep its log, seconds and peak memory. False where it failed.
 
-        What it prints goes to the log, its errors and progress bars to the screen.
+        What it prints goes to the log, its errors and progress bars to the screen. ``trained``: a training run's
+        folder, whose progress is shown instead.
         """
         print(f"[{name}]", flush=True)
         log = self.results / "logs" / f"{slug_of(name)}.log"
@@ -86,8 +88,10 @@ class Demo:
             env["CUDA_VISIBLE_DEVICES"] = ""
         start = time.perf_counter()
         with log.open("w") as stream:
-            child = subprocess.Popen(command, stdout=stream, env=env)
+            child = subprocess.Popen(command, stdout=stream, stderr=stream if trained else None, env=env)
             try:
+                if trained:
+                    show_progress(child, trained / "trainer_log.jsonl")
                 _, status, usage = os.wait4(child.pid, 0)
             except BaseException:
                 child.kill()
@@ -102,9 +106,9 @@ class Demo:
         write_json(self.results / "steps.json", self.steps)
         return True
 
-    def need(self, name: str, command: list[str]) -> None:
+    def need(self, name: str, command: list[str], trained: Path | None = None) -> None:
         """A step without which there is nothing to go on with."""
-        if not self.step(name, command):
+        if not self.step(name, command, trained):
             raise UserError(f"step {name!r} stopped, its last words stand above; logs: {self.results / 'logs'}")
 
     def prepare(self) -> None:
@@ -131,7 +135,7 @@ class Demo:
     def train(self, name: str, recipe: str, output: Path, model: str, more: list[str]) -> None:
         """Train by scripts.train, which keeps a finished run, resumes a stopped one and sets another one aside."""
         changes = [f"model_name_or_path={model}", f"dataset_dir={self.data}", f"output_dir={output}", *more]
-        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--keep", "--set-aside"])
+        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--keep", "--set-aside"], output)
 
     def make_base(self) -> bool:
         """Make the base model's folder where it is ours to make; False where the real one's parts cannot be had."""
@@ -194,6 +198,20 @@ def shorten(text: str, size: int = 300) -> str:
     """A text in one line, its beginning and its end."""
     flat = " ".join(text.split())
     return flat if len(flat) <= size else f"{flat[: size // 2]} … {flat[-size // 2 :]}"
+
+
+def show_progress(child: subprocess.Popen, log: Path) -> None:
+    """Print LLaMA-Factory's log line by line until the child ends (it is left to be reaped)."""
+    seen = log.read_bytes() if log.exists() else b""  # of an earlier run
+    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(1)
+        written = log.read_bytes() if log.exists() else b""
+        if written == seen or not written.endswith(b"\n"):
+            continue
+        seen, entry = written, json.loads(written.splitlines()[-1])
+        if "loss" in entry:
+            place = f"step {entry['current_steps']} of {entry['total_steps']}"
+            print(f"  {place}, loss {entry['loss']:.2f}, {entry['remaining_time']} left", flush=True)
 
 
 def choose_base(name: str, template: str | None, steps: int | None) -> Base:

@@ -101,11 +101,11 @@ class PlannedRun:
 
     @property
     def datasets(self) -> list[str]:
-        return runs.names_of(self.parsed["data"].dataset)
+        return self.parsed["data"].dataset or []
 
     @property
     def validation(self) -> list[str]:
-        return runs.names_of(self.parsed["data"].eval_dataset)
+        return self.parsed["data"].eval_dataset or []
 
     @property
     def gpus(self) -> int:

@@ -23,7 +23,7 @@ from scripts.train import resume
 from scripts.train.duration import estimate, time_first_steps
 from scripts.train.memory import predict_peak_gib, trained_weights
 from scripts.train.planned import IGNORED, PlannedRun, Skip, plan
-from scripts.train.run import names_of, registered_files
+from scripts.train.run import registered_files
 from scripts.train.template import official_prompt, reachable
 
 GIB = 2**30
@@ -109,7 +109,7 @@ def check_base_model(run: PlannedRun) -> str:
     from peft import PeftConfig
 
     run.format.check_round_trip()
-    for adapter in names_of(run.parsed["model"].adapter_name_or_path):
+    for adapter in run.parsed["model"].adapter_name_or_path or ():
         try:
             PeftConfig.from_pretrained(reachable(adapter))
         except Exception as error:  # the hubs' clients raise many kinds

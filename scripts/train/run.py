@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,10 @@ def registered_files(name: str, dataset_dir: str) -> list[Path] | None:
     return files
 
 
-def describe_datasets(names: str | Iterable[str] | None, dataset_dir: str) -> list[dict[str, Any]]:
+def describe_datasets(names: list[str] | None, dataset_dir: str) -> list[dict[str, Any]]:
     """Datasets in an identity: name, and files with their hashes (None for one from a hub)."""
     found = []
-    for name in names_of(names):
+    for name in names or ():
         files = registered_files(name, dataset_dir)
         hashed = files and [{"path": str(file), "hash": file_hash(file)} for file in files]
         found.append({"name": name, "files": hashed})
@@ -92,7 +91,7 @@ def describe_datasets(names: str | Iterable[str] | None, dataset_dir: str) -> li
 def held_out_file(dataset: str, dataset_dir: str) -> dict[str, str] | None:
     """The test split that belongs to a training split NAME_train, with its hash; None where there is none."""
     try:
-        files = describe_datasets(dataset.removesuffix("_train") + "_test", dataset_dir)[0]["files"]
+        files = describe_datasets([dataset.removesuffix("_train") + "_test"], dataset_dir)[0]["files"]
     except UserError:
         return None
     return files and files[0]
@@ -113,14 +112,6 @@ def folder_hash(path: str | Path) -> str:
     if not files:
         raise UserError(f"{path}: found no model files; expected a model folder or a hub id")
     return file_hash(*files)
-
-
-def names_of(datasets: str | Iterable[str] | None) -> list[str]:
-    """Dataset names as LLaMA-Factory reads them: a list, or one text with commas."""
-    if datasets is None:
-        return []
-    parts = datasets.split(",") if isinstance(datasets, str) else datasets
-    return [part.strip() for part in parts]
 
 
 def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], parsed: dict[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ SHAREGPT = {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
         ("folder/a.json", [ALPACA] * 3, {}, None, ""),
         ("s.jsonl", {"conversations": TURNS}, SHAREGPT, None, ""),
         ("l.jsonl", ALPACA | {"instruction": "Fever. " * 700}, {}, "lengths", "longer than cutoff_len 512"),
-        ("e.jsonl", "", {}, "dataset", "is empty|cannot read"),
+        ("e.jsonl", "", {}, "dataset", "holds no record"),
         ("n.jsonl", ALPACA | {"output": "Rest."}, {}, "thoughts", "1 of 1 records train no thought"),
         ("d.json", [ALPACA, ALPACA | {"output": None}], {}, "dataset", "drops 1 records"),
         ("c.json", [ALPACA] * 3, {"num_samples": 2}, None, ""),
