@@ -206,11 +206,20 @@ def load_weights(subject: Subject, settings: dict[str, Any]) -> Any:
             f"quantization_bit: the run was trained in {settings['bits']} bits; only 4 or none are evaluated"
         )
     model = AutoModelForCausalLM.from_pretrained(reachable(subject.model), **kwargs)
+    if settings["bits"] and model.device.type == "cpu" and fits_in_memory(model):
+        model = model.dequantize()  # the same 4-bit values, unpacked once and not for every token: 4 times faster
     if subject.adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, subject.adapter)
     return model.eval()
+
+
+def fits_in_memory(model: Any) -> bool:
+    """Whether the free memory holds a quantised model's weights once more in 16 bits, and as much for its work."""
+    import psutil
+
+    return 2 * 2 * model.num_parameters() < psutil.virtual_memory().available
 
 
 def in_parallel(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
