@@ -8,7 +8,7 @@ import math
 import pytest
 
 from scripts.common import UserError
-from scripts.evaluate import perplexity
+from scripts.evaluate import engines, perplexity
 from scripts.evaluate.engines import LoadedModel
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
@@ -66,6 +66,20 @@ def test_base_is_the_model_without_adapter_and_a_rerun_asks_nothing(tiny, tmp_pa
     assert len(path.read_text().splitlines()) == 12
     monkeypatch.setattr(perplexity, "response_nll", lambda *_: pytest.fail("a finished record was asked again"))
     perplexity.measure(loaded, records, 512, Store(path), ("base", "tuned"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_unpacked_4_bit_weights_say_what_packed_ones_say(tiny, tmp_path, monkeypatch):
+    exact, records = tiny
+    nf4 = {"bits": 4, "dtype": "bfloat16", "type": "nf4", "double": True}
+    nats = {}
+    for name, fits in (("packed", False), ("unpacked", True)):
+        monkeypatch.setattr(engines, "fits_in_memory", lambda model, fits=fits: fits)
+        loaded = LoadedModel(exact.subject, nf4)
+        rows = perplexity.measure(loaded, records, 512, Store(tmp_path / name), ("base", "tuned"))
+        nats[name] = [sum(row["nll"].values()) / sum(row["tokens"].values()) for row in rows]
+        assert any("4bit" in type(part).__name__ for part in loaded.model.modules()) != fits
+    assert nats["unpacked"] == pytest.approx(nats["packed"], rel=5e-3)
 
 
 def test_alpacas_instruction_counts_as_the_question(tiny, tmp_path):
