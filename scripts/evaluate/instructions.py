@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import ROOT, UserError, read_jsonl
+from scripts.evaluate.texts import in_language
 
 PROMPTS = (ROOT / "data/instructions_en.jsonl", ROOT / "data/instructions_zh.jsonl")
 SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bDr)(?<!\bvs)[.!?]+[\"'”’)]*(?=\s|$)|[。！？]+[”’」）]*|\n+")
@@ -69,6 +70,9 @@ UNITS: dict[str, Callable[[str], list]] = {
 }
 CHECKS: dict[str, Callable[..., bool]] = {
     "count": lambda answer, unit, min=0, max=1 << 31: min <= len(UNITS[unit](answer)) <= max,
+    "language": lambda answer, lang: (
+        in_language(answer, lang) and bool(re.search(r"[A-Za-z]{2}|[\u3400-\u9fff]", answer))
+    ),
     "include": lambda answer, words, times=1: all(_times(answer, word) >= times for word in words),
     "exclude": lambda answer, words: not any(_times(answer, word) for word in words),
     "items": _items,  # exactly n list items; numbers count up from 1

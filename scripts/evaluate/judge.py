@@ -8,7 +8,6 @@ openai package's own; it is asked asynchronously, so that Ctrl-C ends all reques
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -54,7 +53,7 @@ class Judge:
 
     url: str
     model: str
-    key: str = ""
+    key: str = "none"
     retries: int = 6
     refused: set[str] = field(default_factory=set)
 
@@ -68,12 +67,11 @@ class Judge:
         import openai
 
         here = urlsplit(self.url).hostname in LOOPBACK
-        key = self.key or os.environ.get("OPENAI_API_KEY") or "none"
         try:
             http = openai.DefaultAsyncHttpxClient(trust_env=not here, timeout=TIMEOUT)
         except (ImportError, ValueError) as error:
             raise UserError(f"{self.url}: the proxy on the way cannot be used: {first_line(error)}") from error
-        return openai.AsyncOpenAI(base_url=self.url, api_key=key, max_retries=self.retries, http_client=http)
+        return openai.AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=self.retries, http_client=http)
 
     def check(self) -> None:
         """Ask something small, before models are asked for hours. Raises UserError where it cannot be asked."""

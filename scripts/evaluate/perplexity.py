@@ -6,6 +6,7 @@ records; perplexity = exp(nats). The tokens are those of training (LLaMA-Factory
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scripts.evaluate.subject import key_of
 from scripts.train.template import Encoded, PromptFormat
 
 PARTS = ("reasoning", "answer")
+EDGES = (0, 64, 128, 256, 512, 1024, 2048, 1 << 31)
 
 
 def read_records(path: str | Path) -> list[dict]:
@@ -105,10 +107,15 @@ def compare_parts(rows: list[dict], parts: tuple[str, ...] = PARTS) -> dict[str,
 
 
 def summarise(rows: list[dict]) -> dict[str, Any]:
-    """The whole responses, their parts, and each language: base, tuned and difference."""
-    languages = sorted({row["lang"] for row in rows})
+    """The whole responses, their parts, each language and each length: base, tuned and difference."""
+    languages = {lang: [row for row in rows if row["lang"] == lang] for lang in sorted({row["lang"] for row in rows})}
+    lengths = {}
+    for low, high in itertools.pairwise(EDGES):
+        if chosen := [row for row in rows if low <= sum(row["tokens"].values()) < high]:
+            lengths[f"{low}-{high - 1}" if high < EDGES[-1] else f"{low}+"] = compare_parts(chosen)
     return compare_parts(rows) | {
         "parts": {part: compare_parts(rows, (part,)) for part in PARTS},
-        "languages": {lang: compare_parts([row for row in rows if row["lang"] == lang]) for lang in languages},
+        "languages": {lang: compare_parts(group) for lang, group in languages.items()},
+        "lengths": lengths,
         "truncated": sum(row["truncated"] for row in rows if row["model"] == "base"),
     }

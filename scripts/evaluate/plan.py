@@ -46,7 +46,9 @@ def plan_evaluation(options: argparse.Namespace) -> Evaluation:
     )
     set_aside_others(run.folder, subject.about()["id"])
     if options.judge_url:
-        run.judge = Judge(options.judge_url, options.judge_model, os.environ.get("JUDGE_API_KEY", ""))
+        # read now: a vLLM that is started has an OPENAI_API_KEY of its own
+        key = os.environ.get("JUDGE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+        run.judge = Judge(options.judge_url, options.judge_model, key)
         run.judge.check()
     tell_start(subject.about(), len(run.records), run.folder)
     return run

@@ -24,7 +24,7 @@ PLAIN = str.maketrans(
 )
 
 # A letter that stands alone: no part of a word, no variable, no type or cell, no article or pronoun, no species.
-ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类组群超反肽波链段]|细胞|二聚|抗[原体]|蛋白|淋巴))
+ALONE = r"""(?![A-Za-z0-9+'-] | \s?=\s | \s?(?:[型族期级类组群超反肽波链段度形]|细胞|二聚|抗[原体]|蛋白|淋巴))
     (?![ ](?:cells?|lymphocyt\w*|symptoms?|sections?|bands?|waves?|fib(?:er|re)s?|antigens?|peptides?|proteins?)\b)
     (?!(?<=[AI])(?<!nly[ ][AI])(?<!ption[ ][AI])[ \t]+
        (?!(?:and|or|because|since|as|due|for|with|based|given|is|not|but)\b)[a-z0-9])

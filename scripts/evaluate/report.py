@@ -14,8 +14,11 @@ from scripts.evaluate import plots, render
 from scripts.evaluate.judge import SCORES, win_rate
 from scripts.evaluate.review import pair_key, read_pairs
 from scripts.evaluate.runs import figures, load_results
+from scripts.evaluate.stats import cohen_kappa
 from scripts.evaluate.subject import SIDES
 from scripts.page import LANGUAGES, write_page
+
+FAILURES = 5  # items to read
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -33,6 +36,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "perplexity": perplexity_parts(results.get("perplexity", {})),
         "training": training_history(subject["adapter"]),
         "people": human_votes(folder),
+        "failures": failures(rows_of(folder / "accuracy_samples.jsonl")),
         "steps": read_json(folder / "steps.json") if (folder / "steps.json").is_file() else [],
     }
 
@@ -43,12 +47,14 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def perplexity_parts(result: dict[str, Any]) -> dict[str, Any]:
-    """Part or language of the responses → base, tuned and difference in nats per token."""
+    """Part, language or length of the responses → base, tuned and difference in nats per token."""
     if not result:
         return {}
-    whole = {name: result[name] for name in (*SIDES, "difference") if name in result}
-    languages = result["languages"] if len(result["languages"]) > 1 else {}
-    return {"both": whole, **result["parts"], **languages}
+    groups = {"both": {name: result[name] for name in (*SIDES, "difference") if name in result}, **result["parts"]}
+    for kind in ("languages", "lengths"):
+        if len(result[kind]) > 1:
+            groups |= result[kind]
+    return groups
 
 
 def training_history(adapter: str | None) -> dict[str, list[list[float]]]:
@@ -64,7 +70,7 @@ def training_history(adapter: str | None) -> dict[str, list[list[float]]]:
 
 
 def human_votes(folder: Path) -> dict[str, Any]:
-    """Win rate from votes.jsonl (clustered by pair), and how often people and judge agree on what both decided."""
+    """Win rate from votes.jsonl (clustered by pair), and Cohen's κ with the judge on pairs that both decided."""
     if not (folder / "votes.jsonl").is_file():
         return {}
     current = {pair_key(pair) for pair in read_pairs(folder)}
@@ -72,15 +78,28 @@ def human_votes(folder: Path) -> dict[str, Any]:
     last = {(vote["reviewer"], vote["id"]): vote for vote in cast}
     votes = [vote for vote in last.values() if vote["vote"] != "skip"]
     verdicts = {row["id"]: row["outcome"] for row in rows_of(folder / "pairwise_samples.jsonl")}
-    same = [
-        vote["vote"] == verdicts[vote["id"]] for vote in votes if verdicts.get(vote["id"], "unscored") != "unscored"
-    ]
+    both = [(vote["vote"], verdicts.get(vote["id"], "unscored")) for vote in votes]
+    decided = [pair for pair in both if pair[1] != "unscored"]
     return {
         "n": len(votes),
         "counts": {name: sum(vote["vote"] == name for vote in votes) for name in SCORES},
         "win_rate": win_rate([SCORES[vote["vote"]] for vote in votes], [vote["id"] for vote in votes]),
-        "agree": {"n": len(same), "same": sum(same)},
+        "kappa": cohen_kappa(*zip(*decided, strict=True)) if decided else None,
     }
+
+
+def failures(rows: list[dict]) -> list[dict[str, Any]]:
+    """The first items that only the base model got right: side → its row and its output at the largest budget."""
+    pairs: dict[tuple, dict[str, dict]] = {}
+    for row in rows:
+        last = list(row["outputs"].values())[-1]
+        pairs.setdefault((row["task"], row["id"], row["seed"]), {})[row["model"]] = row | last
+    lost = [
+        pair
+        for pair in pairs.values()
+        if len(pair) == len(SIDES) and pair["base"]["letter"] == pair["base"]["answer_idx"] != pair["tuned"]["letter"]
+    ]
+    return lost[:FAILURES]
 
 
 def write_report(folder: Path) -> Path:

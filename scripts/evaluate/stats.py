@@ -220,3 +220,16 @@ def smallest_visible_difference(n: int, changed: float = 0.2) -> float:
         return float((binom.pmf(moved, n, share) * binom.sf(least - 1, moved, gained)).sum())
 
     return next((step / 1000 for step in range(1, 1000) if shown(step / 1000) >= 0.8), 1.0)
+
+
+def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> dict[str, Any]:
+    """Cohen's kappa of two (items,) sequences of labels; value None where chance agreement is 1 (one label only)."""
+    import numpy as np
+    from statsmodels.stats.inter_rater import cohens_kappa, to_table
+
+    labels, codes = np.unique([first, second], return_inverse=True)
+    if len(labels) < 2:
+        return {"value": None, "n": len(first), "ci95": None}
+    found = cohens_kappa(to_table(codes.reshape(2, -1).T)[0])
+    interval = [max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp))]
+    return {"value": float(found.kappa), "n": len(first), "ci95": interval}

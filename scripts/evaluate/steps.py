@@ -252,23 +252,23 @@ def run_steps(run: Evaluation) -> None:
 
 def choose_base_form(run: Evaluation, form: PromptFormat) -> None:
     """Settle how the base model is asked: as the option says, or the better of both forms on a development set."""
-    settings, name = run.settings, run.settings.base_form
-    by = "default" if name == "auto" else "--base-form"
-    scores = {}
-    if name == "auto" and settings.development and "accuracy" in settings.steps:
-        by = "development set"
-        for candidate, make in forms.BASE_FORMS.items():
-            run.forms["base"] = make(form)
-            rows = []
-            for path in settings.development:
-                items = read_items(path)[: settings.limit]
-                rows += run.ask(accuracy.items_of(items), f"development {path.stem}", "base", settings.limits())
-            right = sum(accuracy.is_right(row, str(settings.budgets[-1])) for row in rows)
-            scores[candidate] = {"acc": right / len(rows), "n": len(rows)}
-        name = max(scores, key=lambda candidate: scores[candidate]["acc"])
-    elif name == "auto":
-        name = "own"
-    run.forms["base"] = forms.BASE_FORMS[name](form)
-    run.base_chosen = {"by": by, "form": name} | ({"scores": scores} if scores else {})
-    if scores:
-        print(f"base model: {forms.WORDS[run.forms['base'].name]}; {json.dumps(scores)}", flush=True)
+    settings = run.settings
+    chosen = {"by": "--base-form", "form": settings.base_form}
+    if settings.base_form == "auto":
+        chosen = {"by": "default", "form": "own"}
+    if settings.base_form == "auto" and settings.development and "accuracy" in settings.steps:
+        scores = {name: on_development(run, make(form)) for name, make in forms.BASE_FORMS.items()}
+        best = max(scores, key=lambda name: scores[name]["acc"])
+        chosen = {"by": "development set", "form": best, "scores": scores}
+        print(f"base model, chosen on the development set: {best}; {json.dumps(scores)}", flush=True)
+    run.forms["base"], run.base_chosen = forms.BASE_FORMS[chosen["form"]](form), chosen
+
+
+def on_development(run: Evaluation, form: Form) -> dict[str, Any]:
+    """The base model's accuracy in one form on the development items."""
+    run.forms["base"], limits, rows = form, run.settings.limits(), []
+    for path in run.settings.development:
+        items = accuracy.items_of(read_items(path)[: run.settings.limit])
+        rows += run.ask(items, f"development {path.stem}", "base", limits)
+    right = sum(accuracy.is_right(row, str(limits.budgets[-1])) for row in rows)
+    return {"acc": right / len(rows), "n": len(rows)}

@@ -57,7 +57,8 @@ def test_every_template_is_evaluated_to_the_end(tmp_path, ended_runs, template, 
     assert (folder / "report.html").exists()
 
 
-def test_seeds_rotated_options_a_development_set_and_a_judge(tmp_path, ended_run, capsys):
+def test_seeds_rotated_options_a_development_set_and_a_judge(tmp_path, ended_run, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
     development = write_benchmark(tmp_path / "dev.jsonl")
     arguments = [
         "--adapter",
@@ -70,7 +71,7 @@ def test_seeds_rotated_options_a_development_set_and_a_judge(tmp_path, ended_run
         str(development),
     ]
     arguments += ["--permute", "--sampling", "r1", "--seeds", "1", "2"]
-    with serve(Script(lambda request: "[[tie]]")) as url:
+    with serve(Script(lambda request: "[[tie]]", key="secret")) as url:
         folder = evaluate(tmp_path / "results", *arguments, "--judge-url", url, "--judge-model", "scripted")
     results = load_results(folder)
     assert set(results["accuracy"]["tasks"]) == {"bench", "bench (rotated)"}

@@ -33,6 +33,8 @@ CASES = [
     ({"type": "count", "unit": "lines", "min": 2, "max": 2}, ["a\n\nb"], ["a", "a\nb\nc"]),
     ({"type": "count", "unit": "paragraphs", "min": 2, "max": 2}, ["a\nb\n\nc"], ["a\nb", "a\n\nb\n\nc"]),
     ({"type": "count", "unit": "questions", "min": 2, "max": 2}, ["Why? 多久？"], ["Why?"]),
+    ({"type": "language", "lang": "zh"}, ["多休息，可用 aspirin。"], ["Take rest.", "38.5"]),
+    ({"type": "language", "lang": "en"}, ["Take rest."], ["多休息。", "Take rest 多休息多喝水"]),
     ({"type": "include", "words": ["iron", "铁"]}, ["Iron means 铁。"], ["environment 铁", "iron"]),
     ({"type": "include", "words": ["a"], "times": 2}, ["a and A"], ["a cat"]),
     ({"type": "exclude", "words": [",", "，"]}, ["no commas"], ["one, two", "一，二"]),
@@ -89,7 +91,7 @@ def test_all_constraints_must_hold() -> None:
 @pytest.mark.parametrize(("lang", "name"), [("en", "instructions_en.jsonl"), ("zh", "instructions_zh.jsonl")])
 def test_the_shipped_prompts_are_valid_and_many(lang: str, name: str) -> None:
     prompts = load_prompts(DATA / name)
-    assert len(prompts) >= 48
+    assert len(prompts) >= 60
     for name in ("id", "prompt"):
         assert len({prompt[name] for prompt in prompts}) == len(prompts)
     for prompt in prompts:
@@ -109,5 +111,5 @@ def test_a_constraint_that_cannot_be_checked_is_named_with_its_line(tmp_path: Pa
         for c in ('{"type": "include", "words": ["iron"]}', constraint)
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(UserError, match=r"p\.jsonl:2: .*among count, include"):
+    with pytest.raises(UserError, match=r"p\.jsonl:2: .*among count, language"):
         load_prompts(path)

@@ -10,7 +10,7 @@ import pytest
 from scripts.common import UserError, read_json, write_json, write_jsonl
 from scripts.evaluate import render, terminal
 from scripts.evaluate.judge import summarise_pairs
-from scripts.evaluate.report import human_votes, write_report
+from scripts.evaluate.report import collect, human_votes, write_report
 from scripts.evaluate.review import pair_key
 from scripts.evaluate.runs import figures, load_results
 from tests.evaluate.results import scored, write_results
@@ -83,13 +83,20 @@ def test_nothing_empty_is_drawn_or_listed(tmp_path):
     text = reported(write_results(tmp_path, rows, only=("accuracy",), adapter="saves/gone"))
     assert "plots/" not in text
     assert "no difference shown: accuracy (n = 24)" in text
-    for heading in ("Answers", "Training", "Negative controls", "Held-out", "The demo"):
+    for heading in ("Answers", "Training", "Negative controls", "Held-out", "Right before", "The demo"):
         assert f"## {heading}" not in text
 
 
 def test_a_model_alone_is_not_compared(tmp_path):
     rows = [scored("base", i, i < 6) for i in range(24)]
     assert "Only one model was measured" in reported(write_results(tmp_path, rows, only=("accuracy",), adapter=None))
+
+
+def test_items_to_read_are_those_that_tuning_lost(tmp_path):
+    rows = [scored(side, i, (i < 8) == (side == "base")) for side in ("base", "tuned") for i in range(24)]
+    folder = write_results(tmp_path, rows, only=("accuracy",))
+    assert [pair["base"]["id"] for pair in collect(folder)["failures"]] == ["q0", "q1", "q2", "q3", "q4"]
+    assert "<details><summary>bench, q4</summary>" in reported(folder)
 
 
 def test_the_terminal_ends_with_the_table_the_sentence_and_what_is_next(folder, capsys):
@@ -138,8 +145,9 @@ def test_votes_and_agreement_with_the_judge(folder):
     found = human_votes(folder)
     assert (found["counts"], found["n"]) == ({"tuned": 2, "base": 1, "tie": 1}, 4)
     assert found["win_rate"]["value"] == pytest.approx(2.5 / 4)
-    assert found["agree"] == {"n": 3, "same": 2}
-    assert "people and judge agree: 2 / 3" in reported(folder)
+    # three pairs decided by both; 2 of 3 agree; by chance (2*1 + 1*2)/9 = 4/9; kappa = (6/9 - 4/9)/(5/9)
+    assert (found["kappa"]["n"], found["kappa"]["value"]) == (3, pytest.approx(0.4))
+    assert "Cohen's κ = 0.40" in reported(folder)
 
 
 @pytest.mark.parametrize(

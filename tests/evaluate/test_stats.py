@@ -203,3 +203,11 @@ def test_the_smallest_visible_difference_is_seen_four_times_in_five(n: int, chan
 def test_the_smallest_visible_difference_in_points() -> None:
     assert round(100 * stats.smallest_visible_difference(200)) == 9
     assert stats.smallest_visible_difference(4) == 1, "four items cannot reach p < 0.05"
+
+
+def test_kappa_by_hand() -> None:
+    first, second = list("aaabbb"), list("aabbbb")
+    assert stats.cohen_kappa(first, second)["value"] == pytest.approx((5 / 6 - 0.5) / 0.5)
+    assert stats.cohen_kappa("aaa", "aaa")["value"] is None, "one label only: chance agrees as well"
+    low, high = stats.cohen_kappa(first, second)["ci95"]
+    assert -1 <= low < 2 / 3 < high <= 1
