@@ -151,7 +151,7 @@ def combine(forward: str | None, backward: str | None) -> str:
 
 def ask_all(prompts: list[str], judge: Judge, store: Store) -> list[tuple[str | None, str | None]]:
     """(verdict, error) of each prompt. Only verdicts are stored: a rerun asks for the others again."""
-    keys = [key_of(judge.identity, prompt) for prompt in prompts]
+    keys = [key_of(judge.identity, "pairwise", prompt) for prompt in prompts]
     missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in store.rows}
     failed = asyncio.run(ask_missing(missing, judge, store)) if missing else {}
     return [(None, failed[key]) if key in failed else (store.rows[key]["verdict"], None) for key in keys]
