@@ -6,7 +6,7 @@
 Real text is in the folder --text. Clean questions and reasoning are put together from real
 sentences; cuts, refusals, loops and foreign reasoning are planted into real records. Prints for each size recall and
 precision of what was planted, the floor (reading and tokenising once), seconds and peak memory of all steps together,
-and what datatrove's MinHash and open-r1's 8-grams find.
+and what datatrove's MinHash finds.
 """
 
 from __future__ import annotations
@@ -31,14 +31,9 @@ SENTENCES = {"en": re.compile(r"(?<=[.?!])\s+"), "zh": re.compile(r"(?<=[。？�
 GLUE = {"en": " ", "zh": ""}
 NUMBERS = "4 11 17 23 38 46 52 69 74 88"
 DRUGS = (
-    "warfarin heparin apixaban aspirin clopidogrel metformin glipizide insulin digoxin amiodarone lisinopril losartan "
-    "metoprolol amlodipine furosemide omeprazole ranitidine ondansetron amoxicillin azithromycin vancomycin "
-    "doxycycline fluconazole acyclovir rifampin isoniazid prednisone allopurinol colchicine lithium clozapine"
+    "warfarin heparin aspirin metformin insulin digoxin lisinopril furosemide amoxicillin rifampin prednisone lithium"
 )
-DRUGS_ZH = (
-    "华法林 肝素 阿司匹林 氯吡格雷 二甲双胍 格列吡嗪 胰岛素 地高辛 胺碘酮 卡托普利 缬沙坦 美托洛尔 硝苯地平 呋塞米 "
-    "奥美拉唑 阿莫西林 头孢曲松 阿奇霉素 万古霉素 左氧氟沙星 氟康唑 阿昔洛韦 利福平 异烟肼 泼尼松 别嘌醇 秋水仙碱"
-)
+DRUGS_ZH = "华法林 肝素 阿司匹林 二甲双胍 胰岛素 地高辛 卡托普利 呋塞米 阿莫西林 利福平 泼尼松 秋水仙碱"
 # What makes another question of one: a sentence that both have, in which one word differs (English, Chinese).
 CONTRASTS = {
     "number": (("The count was {} at first.", NUMBERS), ("入院时计数为{}。", NUMBERS)),
@@ -47,23 +42,16 @@ CONTRASTS = {
     "drug": (("So far only {} was given.", DRUGS), ("目前只用过{}。", DRUGS_ZH)),
 }
 DEMANDS = {
-    "en": (
-        "What should be done next?|How should this be treated at home?|Which complication is to be feared most?|"
-        "And what is the mechanism behind it?|Please also explain how this can be prevented.|Why does this happen?"
-    ),
+    "en": "What should be done next?|How should this be treated at home?|Which complication is to be feared most?|"
+    "And what is the mechanism behind it?|Please also explain how this can be prevented.|Why does this happen?",
     "zh": "下一步怎么处理？|并说明如何预防。|另外，最需警惕哪种并发症？|发病机制是什么？|为什么会这样？",
 }
 REFUSALS = {
-    "en": (
-        "I'm sorry, but I can't help with that.|I am unable to provide medical advice.|As an AI model, I do "
-        "not diagnose.|I apologize, but I cannot answer this question.|Sorry, I can't assist with this.|I cannot "
-        "diagnose. Please see a doctor.|Unfortunately, I cannot give you specific advice.|I'm not able to help here.|"
-        "I must decline to answer this.|I won't provide that information."
-    ),
-    "zh": (
-        "抱歉，我无法提供医疗建议。|对不起，我不能回答这个问题。|作为一个人工智能助手，我不能给出诊断。|很抱歉，我无法为您诊断。|"
-        "抱歉，我不能提供这些信息。|抱歉，这个问题我无法回答。|作为AI模型，我无法替代医生。|我无法提供具体的用药建议。"
-    ),
+    "en": "I'm sorry, but I can't help with that.|I am unable to provide medical advice.|As an AI model, I do not "
+    "diagnose.|I apologize, but I cannot answer this question.|Sorry, I can't assist with this.|I cannot diagnose. See "
+    "a doctor.|Unfortunately, I cannot give you advice.|I'm not able to help here.|I must decline to answer this.",
+    "zh": "抱歉，我无法提供医疗建议。|对不起，我不能回答这个问题。|作为一个人工智能助手，我不能给出诊断。|"
+    "很抱歉，我无法为您诊断。|抱歉，这个问题我无法回答。|作为AI模型，我无法替代医生。|我无法提供具体的用药建议。",
 }
 SMALL_WORDS = {
     "en": "really quite some other such kindly well also thus same with about",
@@ -95,19 +83,13 @@ PLANTS: dict[str, Plant] = {
     "looping_reasoning": lambda r, rng, _: r | {"Complex_CoT": loop(r["Complex_CoT"], rng)},
     "looping_answer": lambda r, rng, _: r | {"Response": loop(r["Response"], rng)},
     "refusal": lambda r, rng, _: r | {"Response": rng.choice(REFUSALS[r["lang"]].split("|"))},
-    "mixed_language": lambda r, rng, o: (
-        r | rng.choice(({"Complex_CoT": o["Complex_CoT"]}, {"Response": o["Response"]}))
-    ),
-    "no_reasoning": lambda r, *_: r | {"Complex_CoT": " "},
-    "special_token": lambda r, *_: r | {"Response": r["Response"] + " <｜User｜>" + r["Question"]},
-    "reasoning_is_answer": lambda r, *_: r | {"Response": r["Complex_CoT"]},
-    "wrong_language": lambda r, *_: r | {"lang": {"en": "zh", "zh": "en"}[r["lang"]]},
+    "mixed_language": lambda r, rng, o: r | {key: o[key] for key in [rng.choice(("Complex_CoT", "Response"))]},
 }
 
 
 def real_records(text: Path) -> dict[str, list[Row]]:
     """Real records by language, as they lie: question, reasoning, answer."""
-    from scripts.prepare.records import Record, read_source
+    from scripts.prepare.records import read_source
 
     raw = text / "data/raw"
     theirs = {"Question": "question", "Complex_CoT": "think", "Response": "answer"}
@@ -116,7 +98,7 @@ def real_records(text: Path) -> dict[str, list[Row]]:
     for name, columns in sources.items():
         lang = "en" if "_en" in name else "zh"
         for record in read_source(str(raw / name), columns):
-            if isinstance(record, Record) and min(len(record.thought), len(record.answer)) > 60:
+            if min(len(record.thought), len(record.answer)) > 60:
                 row = {"Question": record.question, "Complex_CoT": record.thought, "Response": record.answer}
                 found[lang].append(row | {"lang": lang})
     return found
@@ -161,29 +143,21 @@ def edit(text: str, lang: str, share: float, rng: random.Random) -> str:
     return GLUE[lang].join(parts)
 
 
-def leak(item: Row, kind: str, rng: random.Random, traditional: Callable[[str], str]) -> str:
-    """A benchmark item as it leaks: as it is, edited, with its options, or in another writing."""
-    text, lang = item["question"], item["lang"]
+def leak(item: Row, kind: str, rng: random.Random) -> str:
+    """A benchmark item as it leaks: as it is, edited, or with its options."""
     if kind == "leak_edited":
-        return edit(text, lang, rng.uniform(0.02, 0.1), rng)
-    if kind == "leak_disguised" and lang == "zh":
-        return traditional(text)
-    if kind == "leak_disguised":
-        return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+        return edit(item["question"], item["lang"], rng.uniform(0.02, 0.1), rng)
     mark = rng.choice((". ", ") ", "、"))
-    options = "\n".join(f"{letter}{mark}{option}" for letter, option in item["options"].items())
-    return f"{text}\n{options}" if kind == "leak_folded" else text
+    options = [f"{letter}{mark}{option}" for letter, option in item["options"].items()]
+    return "\n".join([item["question"], *(options if kind == "leak_folded" else [])])
 
 
 def near(question: str, lang: str, rng: random.Random) -> tuple[str, str]:
-    """The kind of a duplicate, and the question so changed."""
-    kind = rng.choice(("near_edited", "near_edited", "near_moved", "duplicate_exact"))
-    if kind == "near_edited":
-        return kind, edit(question, lang, rng.uniform(0.05, 0.2), rng)
-    if kind == "near_moved":
-        parts = SENTENCES[lang].split(question)
-        return kind, edit(GLUE[lang].join(rng.sample(parts, len(parts))), lang, 0.05, rng)
-    return kind, question
+    """The kind of a near-duplicate, and the question so changed."""
+    if rng.random() < 0.7:
+        return "near_edited", edit(question, lang, rng.uniform(0.05, 0.2), rng)
+    parts = SENTENCES[lang].split(question)
+    return "near_moved", edit(GLUE[lang].join(rng.sample(parts, len(parts))), lang, 0.05, rng)
 
 
 def contrast(question: str, lang: str, rng: random.Random) -> tuple[str, str, str]:
@@ -204,9 +178,7 @@ def draw(pool: list[str], lang: str, low: int, high: int, rng: random.Random) ->
 
 def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], text: Path) -> Iterator[tuple[Row, Row]]:
     """``size`` raw rows, each with its truth: ``kind``, ``lang`` and ``of``, the number of the row it was made from."""
-    import opencc
-
-    rng, traditional, real = random.Random(seed), opencc.OpenCC("s2t").convert, real_records(text)
+    rng, real = random.Random(seed), real_records(text)
     ask = {lang: sentences(free[lang], lang) for lang in GLUE}
     think = {lang: sentences([f"{r['Complex_CoT']} {r['Response']}" for r in real[lang]], lang) for lang in GLUE}
     clean: list[tuple[int, Row]] = []
@@ -230,9 +202,9 @@ def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], t
         elif fate < 0.46:
             item = rng.choice([item for item in items if item["lang"] == lang])
             where = rng.choice(("Question", "Question", "Complex_CoT", "Response"))
-            kinds = ("leak_verbatim", "leak_edited", "leak_folded", "leak_disguised")
-            kind = rng.choice(kinds if where == "Question" else kinds[:3:2])
-            said = leak(item, kind, rng, traditional)
+            kinds = ("leak_verbatim", "leak_folded", "leak_edited")  # an edited quote is not looked for
+            kind = rng.choice(kinds if where == "Question" else kinds[:2])
+            said = leak(item, kind, rng)
             if where != "Question":
                 kind = kind.replace("leak", "quote_thought" if where == "Complex_CoT" else "quote_answer")
                 said = f"{draw(think[lang], lang, 3, 5, rng)}\n{said}\n{row[where]}"
@@ -264,7 +236,7 @@ def outcomes(truths: list[Row], rejected: dict[int, Row], line_of: dict[str, int
         gone = [rejected[line] for line in pair if reasons.get(line, "").startswith("duplicate")]
         if kind.startswith("other"):
             yield lang, kind, any(line_of.get(row["matched"]) in pair for row in gone)
-        elif kind.startswith(("near", "duplicate")):
+        elif kind.startswith("near"):
             yield lang, kind, bool(gone)
         elif kind.startswith(("leak", "quote")):
             yield lang, kind, reason.startswith("leak")

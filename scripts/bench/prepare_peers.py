@@ -1,7 +1,7 @@
-"""The peers of scripts.prepare on the same questions: datatrove's MinHash, and the word 8-grams of open-r1.
+"""Near-duplicates by datatrove's MinHash, and by our own functions, on the same questions in the same run.
 
 `scripts.bench.prepare` runs each in a process of its own. Each gets questions alone (no reasoning to read), and for
-Chinese spaces between characters, as neither has words there. `ours_duplicates` is datatrove's work by our functions.
+Chinese spaces between characters, as datatrove has no words there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,6 @@ from scripts.common import read_json, read_jsonl, run_main, write_json, write_js
 
 HAN = re.compile("([\u3400-\u9fff])")
 WORKERS = len(os.sched_getaffinity(0))
-JOBS = {"ours_duplicates": "near", "datatrove_minhash": "near", "ngram_8": "leak"}
 
 
 class Split:
@@ -64,22 +62,6 @@ def datatrove_minhash(folder: Path) -> set[int]:
     return {int(row["id"]) for file in (folder / "removed").glob("*.jsonl") for _, row in read_jsonl(file)}
 
 
-def runs_of_8(text: str) -> set[tuple[str, ...]]:
-    """Every run of 8 words of a text."""
-    words = text.lower().split()
-    return set(zip(*(words[start:] for start in range(8)), strict=False))
-
-
-def ngram_8(folder: Path) -> set[int]:
-    """Lines that share a run of 8 words with an item: the rule of huggingface/open-r1, scripts/decontaminate.py."""
-    known: set[tuple[str, ...]] = set()
-    for path in sorted((folder.parent / "benchmarks").glob("*.jsonl")):
-        known.update(*(runs_of_8(HAN.sub(r" \1 ", item["question"])) for _, item in read_jsonl(path)))
-    return {
-        line for line, row in read_jsonl(folder / "questions.jsonl") if not runs_of_8(row["text"]).isdisjoint(known)
-    }
-
-
 def _sketch(row: dict) -> SimpleNamespace:
     from scripts.prepare import dedup
     from scripts.prepare.text import is_han, tokens
@@ -99,32 +81,22 @@ def ours_duplicates(folder: Path) -> set[int]:
     return {place + 1 for place in dedup.find(records, 0.5).matched}
 
 
-def outcomes(truths: list[dict], removed: set[int], family: str) -> Iterator[tuple[str, str, bool]]:
-    """(language, kind, removed) of each planted row of a family, and of the clean ones."""
-    copied = {truth["of"] + 1 for truth in truths if truth["kind"] != "clean"}
-    for number, truth in enumerate(truths, 1):
-        if truth["kind"].startswith(family):
-            either = family == "near" and truth["of"] + 1 in removed
-            yield truth["lang"], truth["kind"], number in removed or either
-        elif truth["kind"] == "clean" and number not in copied:
-            yield truth["lang"], "clean", number in removed
-
-
 def measure(work: Path, truths: list[dict]) -> dict:
-    """Seconds, peak memory (MiB) and what was removed, for each job on ``work``/corpus.jsonl."""
+    """Seconds of each job on ``work``/corpus.jsonl, and how many near-duplicates of how many it found, by language."""
     from scripts.bench.prepare import measured, tally
 
     folder = work / "peers"
     folder.mkdir()
     rows = ((HAN.sub(r" \1 ", str(row["Question"])), str(number)) for number, row in read_jsonl(work / "corpus.jsonl"))
     write_jsonl(folder / "questions.jsonl", ({"text": text, "id": number} for text, number in rows))
+    near = [(n, truth) for n, truth in enumerate(truths, 1) if truth["kind"].startswith("near")]
     result: dict[str, dict] = {}
-    for job, family in JOBS.items():
-        command = [sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder)]
-        peak = measured(command, work / f"{job}.log")["peak_mib"]
+    for job in ("ours_duplicates", "datatrove_minhash"):
+        measured([sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder)], work / f"{job}.log")
         found = read_json(folder / f"{job}.json")
-        removed = tally(outcomes(truths, set(found["removed"]), family))
-        result[job] = {"seconds": found["seconds"], "peak_mib": peak, "removed": removed}
+        removed = set(found["removed"])
+        hits = [(truth["lang"], truth["kind"], bool({n, truth["of"] + 1} & removed)) for n, truth in near]
+        result[job] = {"seconds": found["seconds"], "found": tally(hits)}
     return result
 
 

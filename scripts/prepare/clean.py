@@ -16,33 +16,22 @@ THINK_TAG = re.compile(r"</?think(?:ing)?>", re.I)
 THINK_EDGE = re.compile(r"^\s*<think(?:ing)?>|</think(?:ing)?>\s*$", re.I)
 SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?tool_call>|\[/?INST\]|<(?:start|end)_of_turn>")
 # Beginnings of an answer that refuses. Sympathy ("I'm sorry to hear that you can't sleep") is none.
-CANNOT = (
-    r"(?:can(?:no|'|’)?t|can not|am (?:not able|unable)|won(?:'|’)t|will not|must decline|(?:do not|don(?:'|’)t) feel)"
-)
-HELP = (
-    r"(?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond|discuss|engage|continue|recommend|diagnose"
-    r"|prescribe|comfortable"
-    r"|(?:provide|give|offer|make) (?:you )?(?:with )?(?:any |an? |specific |personal(?:i[sz]ed)? |that |this )*"
-    r"(?:medical|advice|diagnos[ei]s|information|guidance|answer|recommendation|response|instruction))"
-)
-MODEL = r"(?:ai|artificial intelligence|(?:large )?language model)"
-SORRY = r"\b(?:sorry|apologi[sz]e|apologies|unfortunately|regret)\b[,.!:]?\s*"
+CANNOT = r"(?:can(?:no|['’])?t|can not|won['’]t|will not|must decline|don['’]t feel|(?:am |['’]m )?(?:not able|unable))"
+AI = r"an? (?:ai|artificial intelligence|(?:large )?language model)\b"
 REFUSAL_EN = re.compile(
-    rf"{SORRY}(?:for (?:the|any) [\w ]{{1,20}},\s*)?(?:but\s+)?(?:that\s+)?(?:i|we) {CANNOT}\b"
-    rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) {CANNOT}\s+{HELP}"
-    r"|(?:^|[.!?\n]\s*)(?:i(?:'|’)?m|i am) (?:sorry, |afraid )?(?:not able|unable) to (?:assist|help|provide|answer)"
-    rf"|\bas an? {MODEL}(?:\s+\w+){{0,3}},?\s+i\b|\b(?:i(?:'|’)?m|i am) (?:just |only )?an? {MODEL}\b"
-    r"|\b(?:goes|is) against (?:my|the) (?:guidelines|programming|polic)",
+    rf"\b(?:sorry|apolog\w+|unfortunately|regret)\b[^?\n]{{0,40}}\b(?:i|we) ?{CANNOT}\b"
+    rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) ?{CANNOT} (?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond"
+    r"|discuss|engage|continue|recommend|diagnose|prescribe|comfortable|(?:provide|give|offer|make)\b.{0,40}\b(?:advice"
+    r"|medical|diagnos[ei]s|information|guidance|recommendation|response|instruction))"
+    rf"|\bas {AI}[^.\n]{{0,30}}\bi\b|\bi(?:'|’| a)m (?:just |only )?{AI}",
     re.I | re.M,
 )
 CANNOT_ZH = r"(?:暂时|目前|恐怕|并)?(?:无法|不能|没法|不便|难以|无权|拒绝)"
-HELP_ZH = r"(?:为|给|向|对|就|帮|替|协助|提供|回答|满足|诊断|给出|继续|处理|完成|讨论|回应|参与|执行|做出|作出)"
 REFUSAL_ZH = re.compile(
-    r"(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*(?:但|但是|可是)?[，,]?(?:关于|对于|这个|该|您的|此)?(?:问题|请求|内容)?"
-    rf"(?:我|我们|本人|作为[^。！？\n]{{1,20}}我)?{CANNOT_ZH}{HELP_ZH}"
-    rf"|(?:^|[。！？\n，,])我(?:们)?{CANNOT_ZH}(?:[为给向对帮]您|帮助|协助|提供|回答|满足您|讨论|参与|给出|替代)"
-    r"|作为(?:一个|一名|一款|您的)?(?:AI|人工智能|大?语言模型|大模型|大型语言模型)"
-    r"(?:助手|模型|语言模型|医疗助手|系统|程序)*[，,]\s*我",
+    rf"(?:抱歉|对不起|不好意思|遗憾)(?:您的|[^您你。！？\n]){{0,12}}?[，,。！!\s]*(?:我们?)?{CANNOT_ZH}"
+    r"(?:[为给向对就帮替]|协助|提供|回答|满足|诊断|继续|处理|完成|讨论|回应|参与|执行|做出|作出)"
+    rf"|(?:^|[。！？\n，,])我们?{CANNOT_ZH}(?:[为给向对帮]您|帮助|协助|提供|回答|满足您|讨论|参与|给出|替代)"
+    r"|作为[^。，,\n]{0,4}(?:AI|人工智能|语言模型|大模型)[^。，,\n]{0,8}[，,]\s*我",
     re.I | re.M,
 )
 SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!Dr|vs)\.(?=\s|$)|[!?。！？…]")  # not in 2.5 mg or E. coli

@@ -1,16 +1,16 @@
 """Near-duplicate questions: rensa's MinHash and LSH find candidates, whole sets of features decide.
 
-Two questions are near-duplicates where they share most of their features, unless they differ in only one or two
-places and one of these carries the meaning: a number, a side, a drug, what is asked. Then both are kept.
+Two questions that share most of their features are near-duplicates, unless they ask something else: other numbers,
+one telling word in the place of another, or a further sentence. Then both are kept.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from rensa import RMinHash, RMinHashLSH
@@ -18,15 +18,18 @@ from rensa import RMinHash, RMinHashLSH
 from scripts.prepare.text import is_han
 
 if TYPE_CHECKING:
-    from scripts.prepare.judge import Row
+    from scripts.prepare.run import Row
 
 # 64 bands of 4 values find a pair of similarity 0.5 with probability 0.98; in four rounds, so that only a quarter of
 # the tables is in memory at a time.
 ROUNDS, VALUES, BANDS = 4, 64, 16
 SLACK = 0.12  # four standard errors of the sketches' estimate, below which a candidate is not worth verifying
 WORDS = 0.1  # higher threshold for words: an edit breaks one of them, but two pairs of neighbouring characters
-PLACES = 3  # where two questions differ in more places than this, one is a rewording of the other ...
-DEMAND = 6  # ... unless a run of as many new tokens asks for something more
+FURTHER, DEMAND = 6, 4  # so many new tokens in a row say something more, so many with a word that asks ask for more
+PLACES = 3  # where two questions differ in more places than this, one is a rewording of the other
+# So many questions like this one that ask something else, or so many candidates, are a crowd: its further members are
+# found by what they hold instead.
+CROWD, CANDIDATES = 8, 100
 # Words too common to tell two English questions apart.
 STOP_WORDS = frozenset(
     "a about after all also an and any are as at be been before best but by can could did do does due during each "  # noqa: SIM905
@@ -34,45 +37,25 @@ STOP_WORDS = frozenset(
     "other over patient she should so some such than that the their them then there these they this to was were what "
     "when where which while who whom why will with would year old s man woman following".split()
 )
-# Words and characters that make another question of one in which they change.
-MEANING_EN = re.compile(
-    r"\d+|[ivx]{1,4}|one|two|three|four|five|six|seven|eight|nine|ten|twice|once|half|double|no|not|without|never|except|"
-    r"left|right|bilateral|unilateral|upper|lower|anterior|posterior|medial|lateral|proximal|distal|inner|outer|dorsal|"
-    r"ventral|superior|inferior|(?:fe)?males?|(?:wo)?m[ae]n|boys?|girls?|infants?|child(?:ren)?|adults?|neonates?|elderly|"
-    r"pregnan\w+|before|after|during|first|second|third|next|most|least|best|worst|initial|acute|chronic|high|low|"
-    r"increased?|decreased?|higher|lower|years?|months?|weeks?|days?|hours?|minutes?|mild|moderate|severe|early|late|hyper\w+|hypo\w+|"
-    r"what|which|how|why|when|who|diagnos\w+|treat\w*|therap\w+|manag\w+|caus\w+|mechanis\w+|complicat\w+|prognos\w+|"
-    r"prevent\w*|risks?|dos\w+|tests?|side|effects?|contraindicat\w+|indicat\w+|pathogen\w*|organisms?|symptoms?|signs?|"
-    r"drugs?|medications?|surg\w+|explain|"
-    r"\w+(?:illin|mycin|micin|cycline|oxacin|azole|azine|vir|statin|pril|sartan|olol|dipine|zosin|pam|lam|barbital|"
-    r"tidine|prazole|setron|triptan|gliptin|gliflozin|glitazone|formin|zide|semide|thiazide|parin|arin|xaban|gatran|"
-    r"grel|mab|nib|cept|caine|curium|phylline|terol|sone|solone|lone|nide|profen|coxib|fenac|oxetine|pramine|triptyline|"
-    r"idone|apine|lukast|dronate|relin|tide|ximab|zumab|platin|rubicin|taxel|trexate|mustine|feron|mide|pine|nazole|"
-    r"quine|oxin|arone|cillin|penem|cef\w*|sulin|phrine|pressin|tocin|gesterone|estradiol|spirone|dopa|giline|zepine|"
-    r"toin|proate|lamide|etine|aline|oxone|done|phine|codone|tanyl|ramol|aminophen|spirin)|cef\w+|sulfa\w+|lithium|"
-    r"codeine|morphine|digoxin|insulin|aspirin|ibuprofen|steroids?|vitamin|iron|potassium|sodium|calcium|magnesium"
+# Words that make another question of one in which they change or come in: numbers, opposites, what is asked for, drugs.
+TELLING = re.compile(
+    r"\d+|one|two|three|four|five|six|seven|eight|nine|ten|once|twice|half|double|first|second|third|years?|months?|"
+    r"weeks?|days?|hours?|minutes?|left|right|bilateral|upper|lower|anterior|posterior|medial|lateral|proximal|distal|"
+    r"(?:fe)?male|(?:wo)?m[ae]n|boy|girl|infant|child|adult|before|after|during|next|most|least|best|worst|acute|"
+    r"chronic|high|low|(?:in|de)creased?|mild|moderate|severe|early|late|how|why|when|who|"
+    r"(?:diagnos|treat|therap|manag|caus|mechanis|complicat|prognos|prevent|symptom|risk|dos|hyper|hypo)\w*|"
+    r"[a-z]{4,}(?:in|ole?|ine|ide|one|am|il|el|ab|ib|an|ium)"
 )
-# Long words without an everyday ending are most often names of drugs, diseases and germs.
-NAME = re.compile(r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies)$)[a-z]{8,}")
-MEANING_ZH = re.compile(
-    r"[一二三四五六七八九十百岁月两半双左右上下前后内外男女婴孕不无非未否除急慢高低升降增减轻重早晚近远]|什么|如何|怎|哪|为何|为什么|是否|"
-    r"诊断|治疗|病因|原因|机制|检查|并发|处理|预防|护理|剂量|用量|预后|鉴别|表现|症状|首选|禁忌|适应|分析|解释|说明|手术|用药|药物|"
-    r"地平|他汀|利福|格列|达格|替尼|沙坦|普利|列汀|西林|辛伐|依那|司匹|"
-    r"[素唑林酮胺嗪啶酯钠钾钙镁铁锌韦汀坦芬莫拉呋噻吡哌咪喹苯氯氟碘霉菌普萘洛沙卡托曲泼甲丙乙丁孢磺汤丸散胶囊]|"
-    r"[肝胆脾胃肾心肺脑肠胰脉骨肌腺瘤癌炎血]"
+# Long words without an everyday ending most often name drugs, diseases and germs; they tell where they change.
+NAME = re.compile(
+    r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies|[^aeiou]s)$)[a-z]{8,}"
 )
-NEGATION_EN = re.compile(r"no|not|without|never|except")
-NEGATION_ZH = re.compile(r"无|不伴|未见")
-# Words that ask the same, so that "which drug" and "what drug" are no two questions.
-SAME_EN = re.compile(r"(?<= )which(?= )|^which(?= )")
-SAME_ZH = re.compile(r"[何哪] [种项些个]")
-# Words and characters that ask, and those of a further demand.
-ASK_EN = re.compile(r"what|which|how|why|when|explain|describe|name|list|compare")
-ASK_ZH = re.compile(r"什么|何|怎|哪|是否|吗|多少|请")
-DEMAND_EN = re.compile(r"what|which|how|why|when|should|explain|describe|name|list|compare|also|additionally|including")
-DEMAND_ZH = re.compile(
-    r"什么|如何|怎|哪|为何|是否|吗|呢|请|以及|特别|另外|此外|并且|而且|还|影响|作用|意义|区别|不同|关系|说明|分析"
+# Chinese characters that tell nothing; any other one does.
+SMALL = frozenset(
+    "的了呢啊吗吧呀嘛也就会很这那又是在有和与及并且或而被把给对于请问您你我他她它们个种项些哪何什么怎样可以能应该最将"
 )
+NOT = frozenset("no not without never except 无 不 未 非".split())  # noqa: SIM905
+ASKS = frozenset("what which how why when should 什 何 怎 哪".split())  # noqa: SIM905
 
 
 class Duplicates(NamedTuple):
@@ -93,22 +76,16 @@ def features(parts: Sequence[str]) -> list[str]:
 
 def sketch(parts: Sequence[str], seed: int) -> list[RMinHash]:
     """The MinHash sketches of a question's features, one for each round."""
-    found, own = [], features(parts)
-    for number in range(ROUNDS):
-        minhash = RMinHash(VALUES, seed + number)
+    own = features(parts)
+    found = [RMinHash(VALUES, seed + number) for number in range(ROUNDS)]
+    for minhash in found:
         minhash.update(own)
-        found.append(minhash)
     return found
 
 
 @lru_cache(maxsize=1 << 10)
 def _set(key: str) -> frozenset[str]:
     return frozenset(features(key.split(" ")))
-
-
-def needed(size: int, threshold: float) -> float:
-    """The similarity that ``size`` features need: short questions differ in one word that matters."""
-    return threshold if size >= 12 else min(max(0.9, threshold), threshold + 0.05 * (12 - size))
 
 
 def alike(one: Row, other: Row, threshold: float) -> float:
@@ -118,91 +95,85 @@ def alike(one: Row, other: Row, threshold: float) -> float:
     if sum(a.jaccard(b) for a, b in pairs) / ROUNDS < threshold - SLACK:
         return 0
     left, right = _set(one.key), _set(other.key)
-    shared = len(left & right)
-    found = shared / max(1, len(left) + len(right) - shared)
-    return found if found >= needed(min(len(left), len(right)), threshold) else 0
+    found = len(left & right) / max(1, len(left | right))
+    # Short questions differ in one word that matters.
+    missing = max(0, 12 - min(len(left), len(right)))
+    needed = max(threshold, min(0.9, threshold + 0.05 * missing))
+    return found if found >= needed else 0
 
 
-def changes(one: Sequence[str], other: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of tokens of ``one`` that are new beside ``other``: it holds them less often, and not between the same ones.
-
-    Sentences that only moved are no change.
-    """
-    more, theirs = Counter(one) - Counter(other), set(zip(["", *other], [*other, ""], strict=True))
-    run: list[str] = []
-    for before, token, after in zip(["", *one], one, [*one[1:], ""], strict=False):
-        if more[token] and not {(before, token), (token, after)} <= theirs:
-            run.append(token)
-        elif run:
-            yield run
-            run = []
-    if run:
-        yield run
+def tells(token: str) -> bool:
+    """Whether a token carries the meaning of a question."""
+    return token not in SMALL if is_han(token) else bool(TELLING.fullmatch(token) or NAME.fullmatch(token))
 
 
-def matches(run: list[str], words: re.Pattern, characters: re.Pattern) -> bool:
-    """Whether a run of tokens holds one of the words, or of the Chinese characters."""
-    han = "".join(token for token in run if is_han(token))
-    return bool(characters.search(han)) or any(words.fullmatch(token) for token in run if not is_han(token))
-
-
-def names_something(run: list[str]) -> bool:
-    """Whether a changed run of tokens looks like a name: a long word, or two Chinese characters and more."""
-    return any(map(NAME.fullmatch, run)) or sum(map(is_han, run)) >= 2
-
-
-def asks(parts: list[str]) -> int:
-    """How many words of a question ask for something."""
-    han = len(ASK_ZH.findall("".join(token for token in parts if is_han(token))))
-    return han + sum(ASK_EN.fullmatch(token) is not None for token in parts)
+def changes(one: list[str], other: list[str]) -> list[list[str]]:
+    """Runs of neighbouring tokens of ``one`` that are new beside ``other``: it holds fewer, and not between the same
+    ones, so a sentence that only moved is no change."""
+    more, known = Counter(one) - Counter(other), set(pairwise(["", *other, ""]))
+    around = zip(["", *one], one, [*one[1:], ""], strict=False)
+    new = [bool(more[token]) and not {(left, token), (token, right)} <= known for left, token, right in around]
+    marked = groupby(zip(new, one, strict=True), lambda pair: pair[0])
+    return [[token for _, token in run] for is_new, run in marked if is_new]
 
 
 def other_question(one: str, other: str) -> bool:
-    """Whether two similar questions (tokens with spaces) differ in few places, one of which carries the meaning, or
-    one asks for something more."""
-    left, right = (SAME_EN.sub("what", SAME_ZH.sub("什 么", key)).split(" ") for key in (one, other))
-    sides = [list(changes(left, right)), list(changes(right, left))]
+    """Whether two similar questions (tokens with spaces) ask something else."""
+    left, right = one.split(" "), other.split(" ")
+    if Counter(filter(str.isdigit, left)) != Counter(filter(str.isdigit, right)):
+        return True
+    sides = changes(left, right), changes(right, left)
     runs = [run for side in sides for run in side]
-    if any(len(run) >= DEMAND and matches(run, DEMAND_EN, DEMAND_ZH) for run in runs):
+    if any(len(run) >= (FURTHER if ASKS.isdisjoint(run) else DEMAND) for run in runs):
         return True
-    new = [sum(map(len, side)) for side in sides]
-    if max(new) > 3 * min(new) and asks(left) != asks(right) and (max(new) >= DEMAND or not min(new)):
+    if len(runs) <= 2 and any(NOT.intersection(run) for run in runs):
         return True
-    if max(map(len, sides)) > PLACES:
-        return False
-    if any(matches(run, NEGATION_EN, NEGATION_ZH) for run in runs):
-        return True
-    # One meaning in the place of another, or one more; what an edit merely drops makes no other question.
-    told = [any(matches(run, MEANING_EN, MEANING_ZH) for run in side) for side in sides]
-    named = [any(map(names_something, side)) for side in sides]
-    return all(one or other for one, other in zip(told, named, strict=True)) or (any(told) and not all(sides))
+    if len(runs) == 1:
+        return any(map(TELLING.fullmatch, runs[0]))
+    told = [any(tells(token) for run in side for token in run) for side in sides]
+    return all(told) and max(map(len, sides)) <= PLACES
+
+
+def instead(one: str, other: str) -> frozenset[str]:
+    """The telling tokens of a question that another one has not."""
+    return frozenset(filter(tells, {*one.split(" ")} - {*other.split(" ")}))
 
 
 def find(records: Sequence[Row], threshold: float) -> Duplicates:
     """Exact and near-duplicates among records: of each group the best is kept.
 
-    Records come best first, and those that are alike to an earlier one are not searched for again, so a group of any
-    size costs no more than its records and leaves one.
+    Records come best first. Neither near-duplicates of an earlier one nor further members of a crowd of questions
+    that differ in a word or number are searched among, so a group of any size costs no more than its records.
     """
     order = sorted(range(len(records)), key=lambda place: (records[place].quality, -place), reverse=True)
     first: dict[str, int] = {}
     exact = {place: kept for place in order if (kept := first.setdefault(records[place].key, place)) != place}
     linked = [(kept, place) for place, kept in exact.items()]
-    better: dict[int, dict[int, float]] = {}  # place → better records → similarity, 0 for another question
-    for round_ in range(ROUNDS):
+    better: dict[int, dict[int, float]] = {}  # place → better records → similarity, below 0 for another question
+
+    def compare(place: int, candidates: Iterable[int]) -> None:
+        record, same = records[place], better[place]
+        for other in sorted(set(candidates) - same.keys()):
+            if found := alike(record, records[other], threshold):
+                linked.append((other, place))
+                same[other] = -found if other_question(record.key, records[other].key) else found
+
+    for number in range(ROUNDS):
         lsh = RMinHashLSH(threshold, VALUES, BANDS)
+        crowds: dict[tuple[int, frozenset[str]], int] = {}
         for place in first.values():
-            record, same = records[place], better.setdefault(place, {})
-            candidates = sorted(lsh.query(record.sketches[round_]))
-            for other in candidates:
-                if other not in same and (found := alike(record, records[other], threshold)):
-                    linked.append((other, place))
-                    same[other] = 0 if other_question(record.key, records[other].key) else found
-            if not any(same.get(other) for other in candidates):
-                lsh.insert(place, record.sketches[round_])
+            key, minhash, same = records[place].key, records[place].sketches[number], better.setdefault(place, {})
+            candidates = sorted(lsh.query(minhash))
+            compare(place, candidates)
+            others = [other for other, found in same.items() if found < 0]
+            if len(others) >= CROWD or len(candidates) >= CANDIDATES:
+                held = [(other, instead(key, records[other].key)) for other in (others or candidates)[:CROWD]]
+                compare(place, {crowds.setdefault(what, place) for what in held} - {place})
+            elif not any(found > 0 for found in same.values()):
+                lsh.insert(place, minhash)
     matched: dict[int, tuple[int, float]] = {}
     for place in first.values():
-        kept = [(found, -other) for other, found in better[place].items() if found and other not in matched]
+        kept = [(found, -other) for other, found in better[place].items() if found > 0 and other not in matched]
         if kept:
             found, other = max(kept)
             matched[place] = (-other, found)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from scripts.prepare.dedup import features
@@ -23,6 +24,11 @@ SHORT = 14  # a stem of fewer tokens leaks only where it is most of the question
 QUOTE = 8  # a stem of fewer Chinese characters, or half as many words, is not told from ordinary talk in a thought
 TITLE = re.compile("《[^》]*》")  # the long name of a law, which many questions share
 EDGES = "。？！?!：:；;，,_ 　（）()\n"
+
+
+def tokens_of(text: str) -> list[str]:
+    """Tokens of a text, titles of laws and books left out."""
+    return tokens(TITLE.sub("《》", text))
 
 
 class Leak(NamedTuple):
@@ -40,11 +46,6 @@ def runs(parts: list[str]) -> set[tuple[str, ...]]:
     return words | characters or {tuple(parts)}
 
 
-def spaced(parts: list[str]) -> str:
-    """Tokens as one string in which whole tokens can be looked for."""
-    return f" {' '.join(parts)} "
-
-
 class Index:
     """Benchmark items by their runs of tokens; built once, shared by all worker processes.
 
@@ -53,7 +54,7 @@ class Index:
 
     def __init__(self, items: list[dict]) -> None:
         self.items = items
-        self.stems = [self.tokens_of(item["question"]) for item in items]
+        self.stems = [tokens_of(item["question"]) for item in items]
         # What is compared: every stem, and a short one also with its options, without and with their letters.
         self.owner: list[int] = []
         self.tokens: list[list[str]] = []
@@ -61,43 +62,35 @@ class Index:
             variants = [stem]
             if len(stem) < 2 * SHORT:
                 plain, lettered = item["options"].values(), (f"{k} {v}" for k, v in item["options"].items())
-                variants += [stem + self.tokens_of("\n".join(options)) for options in (plain, lettered)]
+                variants += [stem + tokens_of("\n".join(options)) for options in (plain, lettered)]
             self.owner += [number] * len(variants)
             self.tokens += variants
-        self.postings: dict[tuple[str, ...], list[int]] = {}
+        held: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         for variant, parts in enumerate(self.tokens):
             for run in sorted(runs(parts)):
-                self.postings.setdefault(run, []).append(variant)
-        self.postings = {run: found for run, found in self.postings.items() if len(found) <= COMMON}
-        self.total: Counter[int] = Counter()
-        for found in self.postings.values():
-            weight = self._weight(found)
-            for variant in found:
-                self.total[variant] += weight
+                held[run].append(variant)
+        self.postings = {run: found for run, found in held.items() if len(found) <= COMMON}
+        self.total = self._weigh(self.postings)
 
-    @staticmethod
-    def tokens_of(text: str) -> list[str]:
-        """Tokens of a text, titles of laws and books left out."""
-        return tokens(TITLE.sub("《》", text))
-
-    def _weight(self, found: list[int]) -> float:
-        return math.log(1 + len(self.tokens) / len(found))
+    def _weigh(self, found: Iterable[tuple[str, ...]]) -> dict[int, float]:
+        """The weight of each variant that holds some of these runs: each counts as much as it is rare."""
+        weights: defaultdict[int, float] = defaultdict(float)
+        for run in found:
+            if variants := self.postings.get(run):
+                weight = math.log(1 + len(self.tokens) / len(variants))
+                for variant in variants:
+                    weights[variant] += weight
+        return weights
 
     def _shares(self, parts: list[str], least: float) -> list[tuple[float, int]]:
         """(share of its weight, variant) of each item that a text holds ``least`` of, the most covered first."""
-        weights: dict[int, float] = {}
-        for run in runs(parts):
-            if found := self.postings.get(run):
-                weight = self._weight(found)
-                for variant in found:
-                    weights[variant] = weights.get(variant, 0) + weight
-        shares = [(weight / self.total[variant], variant) for variant, weight in weights.items()]
+        shares = [(weight / self.total[variant], variant) for variant, weight in self._weigh(runs(parts)).items()]
         return sorted((s for s in shares if s[0] >= least), key=lambda s: (-s[0], s[1]))
 
     def in_question(self, question: str) -> Leak | None:
         """The item that a question is, holds or rewords lightly."""
-        parts = self.tokens_of(question)
-        words, whole = set(features(parts)), spaced(parts)
+        parts = tokens_of(question)
+        words, whole = set(features(parts)), f" {' '.join(parts)} "
         for share, variant in self._shares(parts, COVERED):
             own, stem = self.tokens[variant], self.stems[self.owner[variant]]
             inside = len(parts) > 1.6 * len(own)
@@ -105,13 +98,13 @@ class Index:
                 continue
             wanted = [set(features(own)), set(features(stem))]
             if all(len(features_ & words) >= CONTAINED * len(features_) for features_ in wanted):
-                verbatim = share > 0.99 and spaced(own) in whole
+                verbatim = share > 0.99 and f" {' '.join(own)} " in whole
                 return Leak(self.owner[variant], "leak_verbatim" if verbatim else "leak_ngram", "question")
         return None
 
     def quoted(self, text: str, where: str) -> Leak | None:
         """The item that a thought or an answer quotes; a short stem where it stands alone, or with its options."""
-        parts = self.tokens_of(text)
+        parts = tokens_of(text)
         for share, variant in self._shares(parts, QUOTED):
             own, number = self.tokens[variant], self.owner[variant]
             size = sum(1 if is_han(token) else 2 for token in own)

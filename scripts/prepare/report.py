@@ -1,27 +1,109 @@
-"""The data report from one dictionary: Markdown in two languages, one HTML page of both, and the data card.
+"""The data report: what became of the rows, counted into one dictionary (rows read = kept + rejected, by reason).
 
+From it come Markdown in two languages, one HTML page of both, and the data card.
 The forms are in templates/, words and a sentence for each reason in texts.json. Text of records goes through `shown`
 or `beside`, so that none of it ever becomes a picture, a link or markup.
 """
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import json
 import re
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts import page
-from scripts.common import NOTICE, NOTICE_ZH, read_json, write_text
+from scripts.common import NOTICE, NOTICE_ZH, file_hash, provenance, read_json, write_json, write_text
+from scripts.prepare.split import SPLITS
+
+if TYPE_CHECKING:
+    from scripts.prepare.run import Row
 
 HERE = Path(__file__).parent
 TEXTS = HERE / "texts.json"
 NOTICES = {"en": NOTICE, "zh": NOTICE_ZH}
-EXCERPT = 500  # characters of a record's text
+EXCERPT = 300  # characters of a record's question
+SHOWN = 500  # characters of any text
+SETTINGS = ("seed", "val", "test", "threshold", "lang", "cutoff_len", "template", "tokenizer", "skip")
 PAIRED = ("leak", "duplicate_near")  # reasons whose records are shown beside what they match
 SEARCHED = 20_000  # of a long text, in which its likeness to another is looked for
 SIZES = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 1_000_000, "1M<n<10M": 10_000_000}
 ADDRESS = re.compile(r"(?=://)|(?<=www)(?=\.)", re.I)  # where a backslash keeps GitHub and the hub from making a link
+
+
+def figures(args: argparse.Namespace, rows: list[Row], folder: Path) -> dict:
+    """What became of the rows, where the files in ``folder`` come from, and by which settings.
+
+    Without date and machine, so that the same input gives the same bytes.
+    """
+    kept = [row for row in rows if row.reason is None]
+    warnings = Counter(f"repaired_{kind}" for row in rows for kind in row.repairs)
+    personal = [row for row in rows if row.personal and row.reason in (None, "personal_data")]
+    splits = {split: of_split([row for row in kept if row.split == split]) for split in SPLITS}
+    origin = {key: value for key, value in provenance().items() if key not in ("date", "machine")}
+    counts = {split: own["records"] for split, own in splits.items()} | {"rejected": len(rows) - len(kept)}
+    paths = {folder / f"{args.name}_{part}.jsonl": count for part, count in counts.items()}
+    return {
+        "name": args.name,
+        "provenance": origin | {"command": args.command},
+        "settings": {key: getattr(args, key) for key in SETTINGS},
+        "sources": [of_source(source, rows) for source in dict.fromkeys(args.sources)],
+        "read": len(rows),
+        "kept": len(kept),
+        "rejected": len(rows) - len(kept),
+        "reasons": dict(Counter(row.reason for row in rows if row.reason).most_common()),
+        "warnings": dict(warnings.most_common()),
+        "personal": {
+            "rows": len(personal),
+            "kinds": dict(Counter(kind for row in personal for kind in row.personal)),
+            "rejected": args.reject_personal,
+        },
+        "system_texts": dict(Counter(row.system for row in kept if row.system)),
+        "splits": splits,
+        "lengths": lengths(sorted(row.tokens for row in kept), args),
+        "files": {path.name: {"records": count, "sha256": file_hash(path)} for path, count in paths.items()},
+    }
+
+
+def of_source(source: str, rows: list[Row]) -> dict:
+    """How many rows of a source were read, kept and rejected."""
+    kept = [row.reason is None for row in rows if row.source == source]
+    return {"source": source, "read": len(kept), "kept": sum(kept), "rejected": len(kept) - sum(kept)}
+
+
+def of_split(rows: list[Row]) -> dict:
+    """Records and tokens of a split, its records by language, and those with a system text."""
+    by_language = {lang: sum(row.lang == lang for row in rows) for lang in ("zh", "en")}
+    with_system = sum(bool(row.system) for row in rows)
+    return {"records": len(rows), "tokens": sum(row.tokens for row in rows), **by_language, "with_system": with_system}
+
+
+def lengths(counts: list[int], args: argparse.Namespace) -> dict:
+    """Tokens of the kept records, shortest first: median, 95th percentile and the longest."""
+    places = {"p50": 0.5, "p95": 0.95, "max": 1}
+    found = {key: counts[int(place * (len(counts) - 1))] if counts else 0 for key, place in places.items()}
+    return {"checked": not args.no_lengths, "cutoff_len": args.cutoff_len, **found}
+
+
+def examples_of(reason: str) -> int:
+    """How many rejections of this reason the report shows; more where each stands beside what it matches."""
+    return 20 if reason.startswith(PAIRED) else 3
+
+
+def example(line: bytes) -> dict[str, Any]:
+    """What the report shows of a rejected line: its question's beginning, or the whole row's, in place of the record.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark.
+    """
+    value = json.loads(json.dumps(json.loads(line), ensure_ascii=False).encode(errors="replace"))
+    record = value.pop("record")
+    if isinstance(record, dict):
+        record = record.get("Question") or record
+    text = record if isinstance(record, str) else json.dumps(record, ensure_ascii=False, default=str)
+    return {**value, "text": text[:EXCERPT]}
 
 
 class Words:
@@ -43,7 +125,7 @@ class Words:
 def shown(text: Any) -> str:
     """A text of a record, or its beginning, as Markdown that shows it as it is, fit for a table's cell."""
     text = str(text)
-    return ADDRESS.sub(r"\\", page.plain(text if len(text) <= EXCERPT else f"{text[:EXCERPT]} …"))
+    return ADDRESS.sub(r"\\", page.plain(text if len(text) <= SHOWN else f"{text[:SHOWN]} …"))
 
 
 def beside(left: str, right: str) -> tuple[str, ...]:
@@ -53,11 +135,11 @@ def beside(left: str, right: str) -> tuple[str, ...]:
 
 def around(text: str, other: str) -> str:
     """The part of a long text that is most like another one."""
-    if len(text) <= EXCERPT:
+    if len(text) <= SHOWN:
         return text
-    like = difflib.SequenceMatcher(None, text[:SEARCHED], other[:EXCERPT], autojunk=False).find_longest_match()
-    start = max(0, min(like.a - like.b, len(text) - EXCERPT))
-    end = start + EXCERPT
+    like = difflib.SequenceMatcher(None, text[:SEARCHED], other[:SHOWN], autojunk=False).find_longest_match()
+    start = max(0, min(like.a - like.b, len(text) - SHOWN))
+    end = start + SHOWN
     return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"
 
 
@@ -160,6 +242,7 @@ def data_card(report: dict[str, Any]) -> str:
 
 def write_reports(folder: Path, name: str, report: dict[str, Any]) -> None:
     """Write every form of a report into a folder, as ``NAME_report.*`` and ``NAME_DATA_CARD.md``."""
+    write_json(folder / f"{name}_report.json", report)
     texts = {language: markdown(report, language) for language in NOTICES}
     titles = {language: Words(language)("title", name=report["name"]) for language in NOTICES}
     write_text(folder / f"{name}_report.md", texts["en"])

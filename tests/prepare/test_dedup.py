@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +57,7 @@ OTHER = [
     ("患者长期服用华法林，近日牙龈出血并出现瘀斑，应首先复查哪项凝血指标？", "患者长期服用利伐沙班，近日牙龈出血并出现瘀斑，应首先复查哪项凝血指标？"),
     ("患者右侧肢体无力伴言语不清三小时，头颅影像未见出血，下一步应如何处理？", "患者左侧肢体无力伴言语不清三小时，头颅影像未见出血，下一步应如何处理？"),
     ("医生，我最近被诊断为哮喘，医生建议我使用吸入剂。请问推荐的剂量是多少呢？", "医生，我最近被诊断为哮喘，医生建议我使用吸入剂。请问推荐的剂量是多少呢？另外，如果症状控制得好，应该如何调整？"),
+    ("A man with diabetes and a dry cough takes lisinopril every day. Which drug should replace it now?", "A man with hypertension and a dry cough takes lisinopril every day. Which drug should replace it now?"),
     (EN[0][0], EN[1][0]),
     (ZH[0][0], ZH[1][0]),
 ]  # fmt: skip
@@ -70,6 +72,8 @@ SAME = [
     ("用户：医生，我最近发现尿液中有异物，而且经常感到下腹部疼痛，这种情况是否适合做膀胱镜检查？", "医生，我最近发现尿液中有异物，而且经常感到下腹部疼痛，这种情况是否适合做膀胱镜检查？"),
     ("具体给我讲讲每种类型的临床表现和实验室检查特点好吗？我想多了解库欣综合征。", "具体给我讲讲每种类型的临床表现和实验室检查的特点好吗？我想多了解库欣综合征。"),
     (EN[1][0], "Please answer: " + EN[1][0]),
+    (EN[0][0], EN[0][0].replace("has crushing", "perhaps has crushing")),
+    ("A man with gout presents with a new rash on his left arm after a week. What should be done now?", "A man with gout complains of a new rash on his left arm after a week. What should be done now?"),
     ("A young woman has fever, dysuria and left flank pain. Which is the most appropriate antibiotic?", "A young woman has fever, dysuria, and left flank pain. What is the most appropriate antibiotic?"),
     ("患者男，45岁，左侧胸痛3小时，心电图ST段抬高，应首先给予什么处理？", "患者，男，45岁。左侧胸痛3小时，心电图ST段抬高，应首先给予何种处理？"),
 ]  # fmt: skip
@@ -96,6 +100,20 @@ def test_a_group_of_any_size_leaves_one(size: int, text: str) -> None:
         parts.insert(rng.randrange(20, len(parts)), rng.choice(spare.split() if text.isascii() else spare))
         texts.append((" " if text.isascii() else "").join(parts))
     assert len(find(texts).matched) == size - 1
+
+
+@pytest.mark.parametrize(
+    "words", [[str(n) for n in range(600)], [f"{chr(97 + n // 26)}{chr(97 + n % 26)}tumab" for n in range(600)]]
+)
+def test_questions_of_one_template_stay_and_take_seconds(words: list[str]) -> None:
+    texts = [
+        f"A man who takes {word} mg for the pain in his joints has weak legs and sleeps badly. What causes it?"
+        for word in words
+    ]
+    begin = time.perf_counter()
+    found = find([*texts, texts[500].replace("has weak", "has really weak")])
+    assert {place: kept for place, (kept, _) in found.matched.items()} == {600: 500}
+    assert time.perf_counter() - begin < 10  # 1 on a quiet machine; every pair compared, 10 there
 
 
 def test_what_is_alike_but_another_question_is_linked_for_the_splits() -> None:

@@ -24,9 +24,9 @@ def read(path: Path, rows: list, columns: dict[str, str] | None = None, tags: tu
     return [texts(row) for row in records.read_source(source, columns or {}, tags)]
 
 
-def texts(row: records.Record | records.Unreadable) -> tuple:
+def texts(row: records.Record) -> tuple:
     """The texts of a record, or why it is none."""
-    if isinstance(row, records.Unreadable):
+    if row.reason:
         return row.reason, row.matched
     return row.question, row.thought, row.answer, row.system
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 from scripts.prepare import split
 from scripts.prepare.text import tokens
-
-SETTINGS = Namespace(seed=42, val=0.2, test=0.2)
-RECORDS = [Namespace(id=f"id{number}", key=f"key {number}") for number in range(40)]
 
 
 def test_linked_records_are_one_group() -> None:
@@ -32,11 +27,9 @@ def test_records_that_share_their_reasoning_are_linked() -> None:
     assert not any(3 in pair for pair in linked)
 
 
-def test_a_group_goes_where_a_member_was_before() -> None:
-    group = split.groups(40, [(0, 7)])
-    for part in split.SPLITS:
-        home = split.assign(RECORDS, group, {"id7": part}, SETTINGS)
-        assert home[0] == home[7] == part
-    home = split.assign(RECORDS, group, {}, SETTINGS)
-    assert home[0] == home[7]
-    assert home.count("train") > home.count("val") > 0 < home.count("test")
+def test_a_group_goes_where_its_first_member_is_drawn() -> None:
+    keys = [f"key {number}" for number in range(40)]
+    alone = split.assign(keys, range(40), 42, 0.2, 0.2)
+    assert alone.count("train") > alone.count("val") > 0 < alone.count("test")
+    home = split.assign(keys, split.groups(40, [(0, 7)]), 42, 0.2, 0.2)
+    assert home == [*alone[:7], alone[0], *alone[8:]]

@@ -1,0 +1,83 @@
+"""The files of a run: staged in a folder of their own, renamed at the end, registered with LLaMA-Factory."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.common import ROOT, UserError, read_json, write_json
+from scripts.prepare.split import SPLITS
+
+
+@contextmanager
+def locked(folder: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a folder's lock; BlockingIOError where another process holds it and ``flags`` say not to wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, flags)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def staging(out: Path, name: str) -> Iterator[Path]:
+    """An empty folder for the outputs of one run; a second run of this name is refused while it lasts."""
+    folder = out / f".prepare-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for left_over in folder.iterdir():  # of a run that was killed
+                left_over.unlink()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: another run prepares {name} right now; wait for it, or stop it") from error
+
+
+def registry_path(out: Path) -> Path:
+    """Where LLaMA-Factory looks: the root's dataset_info.json for the root's data folder, else one in the folder."""
+    return (ROOT if out.resolve() == ROOT / "data" else out) / "dataset_info.json"
+
+
+def registered_file(out: Path, name: str) -> str:
+    """A split's file as its registry names it."""
+    return os.path.relpath(out.resolve() / f"{name}.jsonl", registry_path(out).parent.resolve())
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise UserError where an output would take the place of a source, or of another data set's registry entry."""
+    path = registry_path(args.out)
+    entries = read_json(path) if path.exists() else {}
+    if not isinstance(entries, dict):
+        raise UserError(f"{path}:1: found {type(entries).__name__}, expected an object of data sets; repair this file")
+    sources = [Path(source).resolve() for source in args.sources]
+    for name in (f"{args.name}_{split}" for split in SPLITS):
+        file = args.out / f"{name}.jsonl"
+        if file.resolve() in sources:
+            raise UserError(f"{file}: a source would be replaced; choose another --name or --out")
+        if name in entries and entries[name].get("file_name") != registered_file(args.out, name):
+            raise UserError(f"{path}: {name} is another data set ({entries[name]}); choose another --name")
+
+
+def publish(folder: Path, out: Path, name: str, splits: dict[str, dict]) -> None:
+    """Rename the staged files onto their final names, then register the splits (an empty one would not load)."""
+    for path in sorted(folder.iterdir()):
+        os.replace(path, out / path.name)
+    path = registry_path(out)
+    with locked(path.parent):  # two runs at once keep each other's entries
+        entries = read_json(path) if path.exists() else {}
+        for split, figures in splits.items():
+            entries.pop(f"{name}_{split}", None)
+            if figures["records"]:
+                system = {"system": "system"} if figures["with_system"] else {}
+                columns = {"prompt": "input", "response": "output", **system}
+                entries[f"{name}_{split}"] = {"file_name": registered_file(out, f"{name}_{split}"), "columns": columns}
+        write_json(path, entries)
