@@ -34,13 +34,15 @@ SIZES = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 
 ADDRESS = re.compile(r"(?=://)|(?<=www)(?=\.)", re.I)  # where a backslash keeps GitHub and the hub from making a link
 
 
-def figures(args: argparse.Namespace, rows: list[Row], folder: Path) -> dict:
+def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path) -> dict:
     """What became of the rows, where the files in ``folder`` come from, and by which settings.
 
-    Without date and machine, so that the same input gives the same bytes.
+    ``moved``: records that are in another split than in the run before. There is neither date nor machine, so that the
+    same input gives the same bytes.
     """
     kept = [row for row in rows if row.reason is None]
     warnings = Counter(f"repaired_{kind}" for row in rows for kind in row.repairs)
+    warnings += Counter(moved_to_another_split=moved)  # which leaves 0 out
     personal = [row for row in rows if row.personal and row.reason in (None, "personal_data")]
     splits = {split: of_split([row for row in kept if row.split == split]) for split in SPLITS}
     origin = {key: value for key, value in provenance().items() if key not in ("date", "machine")}

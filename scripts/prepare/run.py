@@ -67,9 +67,9 @@ def prepare(args: argparse.Namespace) -> dict:
     judge = Judge(args)
     with staging(args.out, args.name) as folder:
         rows = judge_all(args, judge, folder / "spool")
-        compare(args, [row for row in rows if row.reason is None])
+        moved = compare(args, [row for row in rows if row.reason is None])
         examples = write_rows(folder, args.name, rows)
-        found = report.figures(args, rows, folder)
+        found = report.figures(args, rows, moved, folder)
         found |= {"examples": examples, "benchmarks": judge.benchmarks}
         report.write_reports(folder, args.name, found)
         publish(folder, args.out, args.name, found["splits"])
@@ -190,19 +190,23 @@ def judged(judge: Judge, records: Iterator[Record], processes: int) -> Iterator[
         raise UserError("a worker process died, most likely for want of memory; use a smaller --num-proc") from error
 
 
-def compare(args: argparse.Namespace, rows: list[Row]) -> None:
-    """Give each sound row its split, or its duplicate's reason. A dropped one still ties what is alike together."""
+def compare(args: argparse.Namespace, rows: list[Row]) -> int:
+    """Give each sound row its split, or its duplicate's reason; how many moved to another split since the run before.
+
+    A dropped duplicate still ties what is alike to it into one split.
+    """
     unique_ids(rows)
     found = dedup.find(rows, args.threshold)
     linked = chain(found.linked, split.shared_reasoning([row.reasoning for row in rows]))
     group = split.groups(len(rows), linked)
-    home = split.assign([row.key for row in rows], group, args.seed, args.val, args.test)
-    for row, own in zip(rows, home, strict=True):
+    before = split.previous_splits(args)
+    for row, own in zip(rows, split.assign(rows, group, before, args), strict=True):
         row.split = own
     for place, (twin, similarity) in found.matched.items():
         row = rows[place]
         row.twin, row.similarity = rows[twin], similarity
         row.reason = "duplicate_exact" if row.key == row.twin.key else "duplicate_near"
+    return sum(before.get(row.id, row.split) != row.split for row in rows if row.reason is None)
 
 
 def unique_ids(rows: Iterable[Row]) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from rensa import RMinHash
+
+from scripts.common import read_json, read_jsonl
+
+if TYPE_CHECKING:
+    from scripts.prepare.run import Row
 
 SPLITS = ("train", "val", "test")
 BANDS, ROWS = 4, 8  # equal reasoning shares every band, reasoning of similarity 0.9 one of them nine times of ten
@@ -40,16 +47,29 @@ def groups(size: int, linked: Iterable[tuple[int, int]]) -> list[int]:
     return connected_components(graph, directed=False)[1].tolist()
 
 
-def assign(keys: Sequence[str], group: Sequence[int], seed: int, val: float, test: float) -> list[str]:
-    """The split of each record, by its question (``keys``) and its group.
+def previous_splits(args: argparse.Namespace) -> dict[str, str]:
+    """Id of each record → its split in an earlier run of this name with the same seed and shares; else nothing."""
+    report = args.out / f"{args.name}_report.json"
+    before = read_json(report)["settings"] if report.exists() else {}
+    if any(before.get(key) != getattr(args, key) for key in ("seed", "val", "test")):
+        return {}
+    paths = {split: args.out / f"{args.name}_{split}.jsonl" for split in SPLITS}
+    return {row["id"]: split for split, path in paths.items() if path.exists() for _, row in read_jsonl(path)}
 
-    A group goes where its first member is drawn: by chance, but always to the same split for a question and a seed,
-    so that rows added at the end move nothing. ``val``, ``test``: shares of these splits.
+
+def assign(records: Sequence[Row], group: list[int], previous: dict[str, str], args: argparse.Namespace) -> list[str]:
+    """The split of each record. ``group``: of each record; ``args``: seed and the shares val and test.
+
+    A group goes where a member was in the run before, else where its first member is drawn: by chance, but always to
+    the same split for a question and a seed.
     """
     home: dict[int, str] = {}
-    for key, own in zip(keys, group, strict=True):
+    for record, own in zip(records, group, strict=True):
+        if record.id in previous:
+            home.setdefault(own, previous[record.id])
+    for record, own in zip(records, group, strict=True):
         if own not in home:
-            digest = blake2b(f"{seed} {key}".encode(), digest_size=8).digest()
+            digest = blake2b(f"{args.seed} {record.key}".encode(), digest_size=8).digest()
             share = int.from_bytes(digest) / 2**64
-            home[own] = "test" if share < test else "val" if share < test + val else "train"
+            home[own] = "test" if share < args.test else "val" if share < args.test + args.val else "train"
     return [home[own] for own in group]

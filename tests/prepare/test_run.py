@@ -119,14 +119,16 @@ def test_the_files_are_the_same_for_any_number_of_processes(tmp_path: Path, run:
     assert not list(out.glob(".*"))
 
 
-def test_a_split_stays_when_rows_are_added(tmp_path: Path, run: Callable) -> None:
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_a_split_stays_when_rows_are_added(tmp_path: Path, run: Callable, same_folder: bool) -> None:
     flags = ("--val", "0.3", "--test", "0.3")
     rows = many(60)
     run(write(tmp_path / "raw.jsonl", rows), *flags)
     before = split_of(tmp_path / "out")
     assert len(set(before.values())) == 3
-    run(write(tmp_path / "raw.jsonl", rows + many(40, 60)), *flags)
-    after = split_of(tmp_path / "out")
+    out = tmp_path / ("out" if same_folder else "fresh")
+    run(write(tmp_path / "raw.jsonl", (many(40, 60) + rows) if same_folder else (rows + many(40, 60))), *flags, out=out)
+    after = split_of(out)
     assert {text: after[text] for text in before} == before
 
 

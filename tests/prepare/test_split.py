@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 from scripts.prepare import split
 from scripts.prepare.text import tokens
 
@@ -27,9 +29,12 @@ def test_records_that_share_their_reasoning_are_linked() -> None:
     assert not any(3 in pair for pair in linked)
 
 
-def test_a_group_goes_where_its_first_member_is_drawn() -> None:
-    keys = [f"key {number}" for number in range(40)]
-    alone = split.assign(keys, range(40), 42, 0.2, 0.2)
+def test_a_group_goes_where_a_member_was_before_or_its_first_is_drawn() -> None:
+    settings = Namespace(seed=42, val=0.2, test=0.2)
+    records = [Namespace(id=f"id{number}", key=f"key {number}") for number in range(40)]
+    alone, group = split.assign(records, range(40), {}, settings), split.groups(40, [(0, 7)])
     assert alone.count("train") > alone.count("val") > 0 < alone.count("test")
-    home = split.assign(keys, split.groups(40, [(0, 7)]), 42, 0.2, 0.2)
-    assert home == [*alone[:7], alone[0], *alone[8:]]
+    assert split.assign(records, group, {}, settings) == [*alone[:7], alone[0], *alone[8:]]
+    for part in split.SPLITS:
+        home = split.assign(records, group, {"id7": part}, settings)
+        assert home[0] == home[7] == part
