@@ -43,31 +43,42 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore")
 
 
-def look_for_hub(model: str) -> None:
-    """Where no hub answers, let its libraries use what was fetched before; UserError at once where that is nothing.
+def hub_address() -> str:
+    """The hub that LLaMA-Factory asks."""
+    if os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true"):
+        return os.environ.get("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn")
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def hub_answers() -> bool:
+    """Whether a hub answers within seconds; where none does, Hugging Face's libraries use what was fetched before.
 
     Call it before any of them is imported: they would retry for minutes.
     """
     import requests
 
-    modelscope = os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true")
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if modelscope:
-        address = os.environ.get("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn")
+    if os.environ.get("HF_HUB_OFFLINE") and not os.environ.get("USE_MODELSCOPE_HUB"):
+        return False
     try:
-        if modelscope or not os.environ.get("HF_HUB_OFFLINE"):
-            requests.head(address, timeout=5)
-            return
+        requests.head(hub_address(), timeout=5)
+        return True
     except requests.RequestException:
         os.environ["HF_HUB_OFFLINE"] = "1"
+        return False
+
+
+def look_for_hub(model: str) -> None:
+    """UserError at once for a model that is no folder, where no hub answers and nothing of it was fetched before."""
+    if hub_answers():
+        return
     from huggingface_hub import try_to_load_from_cache
 
     with suppress(ValueError):  # no hub's id
         if isinstance(try_to_load_from_cache(model, "config.json"), str):
             return
     raise UserError(
-        f"{model}: no such folder, {address} does not answer, and nothing of it was fetched before. Check the name and "
-        "the network, set HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder"
+        f"{model}: no such folder, {hub_address()} does not answer, and nothing of it was fetched before. Check name "
+        "and network, set HF_ENDPOINT to a mirror, or USE_MODELSCOPE_HUB=1, or name a local folder"
     )
 
 

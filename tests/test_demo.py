@@ -173,52 +173,37 @@ def test_the_parts_of_the_base_are_joined_or_nothing_is_kept(tmp_path, monkeypat
         assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.gguf", b"one two")]
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
-    """A copy of the project, so that the demo touches nobody's runs; it has run there once, with the tiny base."""
-    folder = tmp_path_factory.mktemp("project")
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A copy of the project, so that the demo touches nobody's runs."""
     for name in ("scripts", "examples", "yamls", "data/benchmarks"):
-        shutil.copytree(ROOT / name, folder / name)
-    (folder / "docs").mkdir()
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "docs").mkdir()
     bundled = ("sample", "questions", "instructions_en", "instructions_zh")
     for path in (*(f"data/{name}.jsonl" for name in bundled), "docs/bench_train.json"):
-        shutil.copy(ROOT / path, folder / path)
-    program = start_demo(folder)
-    assert program.wait(1200) == 0, program.text()
-    return folder
-
-
-def start_demo(folder: Path):
-    command = [sys.executable, "-m", "scripts.demo", "--base", "tiny"]
-    return start(command, folder / "demo.log", cwd=folder, OMP_NUM_THREADS="2")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_tiny_base_ends_with_a_before_and_after(copy) -> None:
-    result = read_json(copy / "results/demo-tiny/perplexity.json")
-    assert result["base"]["n"] == result["tuned"]["n"] >= demo.HELD_OUT
-    assert result["tuned"]["ppl"] < result["base"]["ppl"]
-    assert len(read_json(copy / "results/demo-tiny/answers.json")["answers"]) == 4
-    said = (copy / "demo.log").read_text()
-    for part in ("random weights", "own chat template", "as it was trained", "Not medical advice", "tuned answers"):
-        assert part in said
+        shutil.copy(ROOT / path, tmp_path / path)
+    return tmp_path
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("seed", range(KILLS))
-def test_killed_at_a_random_moment_the_same_command_ends_with_the_result(copy, seed) -> None:
+def test_killed_at_random_moments_the_same_command_ends_with_a_before_and_after(copy, seed) -> None:
     moment = random.Random(seed)
-    for made in ("data/demo-tiny", "results/demo-tiny", "saves/demo-tiny", "saves/pretrain_tiny", "saves/tiny_init"):
-        shutil.rmtree(copy / made, ignore_errors=True)
-    for _ in range(3):
-        program = start_demo(copy)
-        time.sleep(moment.uniform(5, 90))
-        program.kill()
-    program = start_demo(copy)
+    for kill in (True, True, True, False):
+        command = [sys.executable, "-m", "scripts.demo", "--base", "tiny"]
+        program = start(command, copy / "demo.log", cwd=copy, OMP_NUM_THREADS="2")
+        if kill:
+            time.sleep(moment.uniform(5, 90))
+            program.kill()
     assert program.wait(1200) == 0, program.text()
+    result = read_json(copy / "results/demo-tiny/perplexity.json")
+    assert result["base"]["n"] == result["tuned"]["n"] >= demo.HELD_OUT
+    assert result["tuned"]["ppl"] < result["base"]["ppl"]
+    assert len(read_json(copy / "results/demo-tiny/answers.json")["answers"]) == 4
     assert (copy / "results/demo-tiny/report.html").exists()
+    for part in ("random weights", "own chat template", "as it was trained", "Not medical advice", "tuned answers"):
+        assert part in program.text()
     log = read_jsonl(copy / "saves/demo-tiny/trainer_log.jsonl")
     steps = [row["current_steps"] for _, row in log if "loss" in row]  # the last line sums up
     assert steps == sorted(set(steps)), "a resumed run's log has each step once, in order"

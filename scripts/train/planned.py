@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts.common import UserError, first_line, load_recipe, look_for_hub, read_json
+from scripts.common import UserError, first_line, hub_answers, load_recipe, look_for_hub, read_json
 from scripts.prepare.load import file_format, load_rows
 from scripts.train import run as runs
 from scripts.train.template import PromptFormat, reachable
@@ -65,7 +65,7 @@ class PlannedRun:
         self.recipe = load_recipe(path, overrides)
         self.model = str(self.recipe["model_name_or_path"])
         self.output = Path(self.recipe["output_dir"])
-        if not Path(self.model).is_dir():
+        if not hub_answers() and not Path(self.model).is_dir():
             look_for_hub(self.model)
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -160,6 +161,13 @@ def test_a_hub_that_does_not_answer_is_said_in_seconds(tmp_path, recipe, hub):
     assert program.wait() == 1
     assert time.monotonic() - began < 15, "on a busy machine"
     assert re.fullmatch(r"error: no/such-model: .*127.0.0.1:9 does not answer.*HF_ENDPOINT.*\n", program.text())
+
+
+def test_a_dataset_of_a_hub_that_does_not_answer_is_not_waited_for(recipe, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    PlannedRun(str(recipe), [])
+    assert os.environ["HF_HUB_OFFLINE"] == "1", "before any of the hub's libraries is imported"
 
 
 @pytest.mark.parametrize(

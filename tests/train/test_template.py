@@ -38,6 +38,7 @@ def test_the_frame_as_text_gives_the_same_tokens(tiny_models, name, system):
     assert form.tokenizer.encode(text, add_special_tokens=False) == trained_ids(form, OUTPUT, system)
     assert frame.prompt(QUESTION).endswith("<think>\n")
     assert frame.marks == ("<think>", "</think>")
+    assert frame.after.startswith(form.stop_words()[0])
 
 
 def test_the_system_text_of_a_template_and_of_a_recipe_is_kept(tiny_models):
@@ -47,12 +48,6 @@ def test_the_system_text_of_a_template_and_of_a_recipe_is_kept(tiny_models):
     assert "Answer in Latin." in own.frame().before
     again = PromptFormat.load(str(tiny_models["qwen"]), "qwen")
     assert again.frame() == qwen.frame(), "LLaMA-Factory's shared template object must not remember a recipe"
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_stop_words_end_a_response(tiny_models, name):
-    form = PromptFormat.load(str(tiny_models[name]), name)
-    assert form.frame().after.startswith(form.stop_words()[0])
 
 
 def test_a_template_that_does_not_train_the_thought_is_named(tiny_models):
