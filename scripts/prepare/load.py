@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from scripts.common import UserError
@@ -122,7 +123,8 @@ def encoding_remedy(path: Path, line: bytes, number: int) -> str:
     # Chinese comes in pairs of bytes; an accented letter stands alone.
     chinese = re.search(rb"[\x81-\xfe]{2}", line) and decodes(line, "gb18030")
     likely = "UTF-16" if b"\0" in line else "GB18030" if chinese else "WINDOWS-1252"
-    return f"; it may be {likely}: iconv -f {likely} -t UTF-8 {path.name} > utf8-{path.name}"
+    given, made = quote(str(path)), quote(str(path.with_name(f"utf8-{path.name}")))
+    return f"; it may be {likely}: iconv -f {likely} -t UTF-8 {given} > {made}"
 
 
 def json_rows(path: Path) -> Iterator[Row]:

@@ -119,7 +119,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("tail.json", b'[{"a": 1}] more', "tail.json:1: not valid JSON"),
     ("text.json", b"Dear all,\n", "text.json:1: not valid JSON"),
     ("utf16le.jsonl", '{"a": "患者"}'.encode("utf-16-le"), "it may be UTF-16"),
-    ("gbk.jsonl", '{"a": 1}\n{"a": "患者"}'.encode("gbk"), "gbk.jsonl:2: not UTF-8; it may be GB18030: iconv -f GB18030 -t UTF-8 gbk.jsonl"),
+    ("gbk.jsonl", '{"a": 1}\n{"a": "患者"}'.encode("gbk"), "gbk.jsonl:2: not UTF-8; it may be GB18030: iconv -f GB18030 -t UTF-8 /"),
     ("latin.csv", "a,b\n1,Behçet disease\n".encode("latin-1"), "latin.csv:2: not UTF-8; it may be WINDOWS-1252"),
     ("mixed.jsonl", '{"a": "患者"}\n'.encode() + '{"a": "患者"}\n'.encode("gbk"), "mixed.jsonl:2: not UTF-8, as the lines before it are"),
     ("quote.csv", b'a,"b"c\n1,2\n', "quote.csv:1: not valid CSV"),
