@@ -83,7 +83,7 @@ def test_too_few_records_are_refused_before_training_with_the_number_that_is_nee
     run = demo.Demo([demo.SAMPLE], [], demo.REAL)
     write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 9}, "test": {"records": 3}}})
     monkeypatch.setattr(run, "need", lambda *more: None)
-    with pytest.raises(UserError, match=f"3 held out, expected 20 .* some 91 good records of up to {run.cutoff_len}"):
+    with pytest.raises(UserError, match=f"3 held out, expected 20 .* some 128 good records of up to {run.cutoff_len}"):
         run.prepare()
 
 
