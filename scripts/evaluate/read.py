@@ -39,7 +39,7 @@ CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key)
       (?:[:=>→]|(?<![A-J])[–—-]|\b(?:(?:would|should|could|must|may|seems?[ ]to|appears?[ ]to)[ ])?(?:is|are|was|be)\b)
     | \b(?:choose|chose|pick|select|go[ ]with|going[ ]with|opt[ ]for|boxed)\b )
     | \bnot[ ]\(?[A-J]\)?,?[ ]but\b | 而是
-    | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|符合(?:题意)?)的?(?:选项|选择|一项)
+    | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|(?<!不)符合(?:题意)?)的?(?:选项|选择|一项)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
 # What may stand between the cue and the letter; "not" is none of these.
 FILLER = r"""(?i: [\s:=>(\[{<【\])}】,–—→-] | 应该?|该|当|就|即|只能|可能|选项|包[括含]|[是为有选择]
@@ -57,7 +57,7 @@ STATEMENT = re.compile(
          (?:answer|choice|option)\b
        | \b[Oo]nly\s (?:option\s)? \(?(?P<only>[A-J])\)? {ALONE}
          (?=\s(?:is|can|could|has|[a-z]+s)\b(?!\s(?:are|were)\b))
-         (?![^.\n]*\b(?:not|wrong|incorrect|false|excluded|fails|lacks)\b)
+         (?![^.\n]*\b(?:no|not|wrong|incorrect|false|excluded|fails|lacks)\b)
        | [只仅]有?(?:选项)? (?P<sole>[A-J]) {ALONE} (?=选?项?(?:符合|正确|满足|成立))
        | 选项\s*(?P<correct>[A-J]) {ALONE} [^。\n,不非]{{0,20}} 是(?:正确|最[^。\n,]{{1,6}})的?
          (?:答案|选项|选择|诊断)""",
@@ -69,7 +69,8 @@ AGAINST = r"[^。\n]*(?:[不错无]|排除|耐药|\b(?:wrong|incorrect)\b)"  # s
 ANOTHER = re.compile(
     rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
-       | [).:,、] (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
+       | [).:,、] (?!\s*[A-J][,、])
+         (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
          (?:,?\s*\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,;]) \s* (?:option\s+)? [(\[]? [A-J][).:,、]
          (?!{AGAINST})
        | [ ]?(?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? (?:[和或及与、](?:选项)?|[,;](?![A-J]选?项)) [ ]?[A-J] {ALONE}
@@ -105,13 +106,12 @@ BARE = re.compile(
 ONLY_THEN = re.compile(r"\s*(?:only|for|in|if|when|unless)\b", re.I)  # behind "C is the best choice", after an answer
 LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J-])|\.(?=\s*[^\s.])(?![A-J]\b))", re.X)
 # "D万古霉素": letter and text only, no word that begins with a letter and nothing that is said about an option.
-GLUED = (
-    rf"{ALONE} (?!因子|受体|选择素|臂|患者|选?项|[^\n]*[不错非没无])(?=[\u4e00-\u9fff]{{2,15}}(?:\([^()]*\))?。?\s*$)"
-)
+NO_OPTION = r"(?!因子|受体|选择素|聚体|花环|试验|[臂区带线环管瓣酶药液]|病毒|症状|患者|医生|选?项|[^\n]*[不错非没无])"
+GLUED = rf"{ALONE} {NO_OPTION} (?=[\u4e00-\u9fff]{{2,15}}(?:\([^()]*\))?。?\s*$)"
 LINE = re.compile(
     rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])(?:[\s,]+(?=[\u4e00-\u9fff])|{GLUED}))", re.X
 )
-JUDGED = re.compile(rf"{LINE.pattern}\s*(?:不正确|错误|(?i:incorrect|wrong|false))", re.X)
+JUDGED = re.compile(rf"{LINE.pattern}[^\n,.;:。(]{{0,30}}?(?:不正确|错误|(?i:\b(?:incorrect|wrong|false)\b))", re.X)
 NAMED = re.compile(
     rf"""{NO_KIND} (?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
        | (?:(?i:option)\s+|选项)([A-J]){ALONE} | (?<!ptions[ ])\(([A-J])\) | (?<![A-Za-z])([A-J])\s*选?项

@@ -16,19 +16,24 @@ THINK_TAG = re.compile(r"</?think(?:ing)?>", re.I)
 THINK_EDGE = re.compile(r"^\s*<think(?:ing)?>|</think(?:ing)?>\s*$", re.I)
 SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?tool_call>|\[/?INST\]|<(?:start|end)_of_turn>")
 # Beginnings of an answer that refuses. Sympathy ("I'm sorry to hear that you can't sleep") is none.
-CANNOT = r"(?:can(?:no|['’])?t|can not|won['’]t|will not|must decline|don['’]t feel|(?:am |['’]m )?(?:not able|unable))"
+CANNOT = (
+    r"(?:can(?:no|['’])?t|can not|won['’]t|will not|must decline|(?:do not|don['’]t) feel"
+    r"|(?:am |['’]m )?(?:not able|unable))"
+)
 AI = r"an? (?:ai|artificial intelligence|(?:large )?language model)\b"
 REFUSAL_EN = re.compile(
-    rf"\b(?:sorry|apolog\w+|unfortunately|regret)\b[^?\n]{{0,40}}\b(?:i|we) ?{CANNOT}\b"
+    rf"\b(?:sorry|apolog\w+|unfortunately|regret)\b[^.!?\n]{{0,40}}\bi ?{CANNOT}\b"
     rf"|(?:^|[.!?\n,]\s*|\bbut )(?:i|we) ?{CANNOT} (?:to |be able to )?(?:assist|help|comply|fulfil|answer|respond"
     r"|discuss|engage|continue|recommend|diagnose|prescribe|comfortable|(?:provide|give|offer|make)\b.{0,40}\b(?:advice"
     r"|medical|diagnos[ei]s|information|guidance|recommendation|response|instruction))"
-    rf"|\bas {AI}[^.\n]{{0,30}}\bi\b|\bi(?:'|’| a)m (?:just |only )?{AI}",
+    rf"|\bas {AI}[^.\n]{{0,30}}\bi\b|\bi(?:'|’| a)m (?:just |only )?{AI}"
+    r"|\b(?:goes|is) against my (?:guidelines|programming|polic)",
     re.I | re.M,
 )
 CANNOT_ZH = r"(?:暂时|目前|恐怕|并)?(?:无法|不能|没法|不便|难以|无权|拒绝)"
 REFUSAL_ZH = re.compile(
-    rf"(?:抱歉|对不起|不好意思|遗憾)(?:您的|[^您你。！？\n]){{0,12}}?[，,。！!\s]*(?:我们?)?{CANNOT_ZH}"
+    r"(?:抱歉|对不起|不好意思|遗憾)"
+    rf"(?:(?:您的|[^您你。！？\n]){{0,12}}?我们?|[，,。！!\s]*(?:(?:关于|对于|这个|该|您的|此)?(?:问题|请求|内容))?){CANNOT_ZH}"
     r"(?:[为给向对就帮替]|协助|提供|回答|满足|诊断|继续|处理|完成|讨论|回应|参与|执行|做出|作出)"
     rf"|(?:^|[。！？\n，,])我们?{CANNOT_ZH}(?:[为给向对帮]您|帮助|协助|提供|回答|满足您|讨论|参与|给出|替代)"
     r"|作为[^。，,\n]{0,4}(?:AI|人工智能|语言模型|大模型)[^。，,\n]{0,8}[，,]\s*我",
