@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, file_hash
+from scripts.common import ROOT, UserError, file_hash, look_for_hub
 from scripts.train.run import folder_hash, newest_adapter, read_run
 from scripts.train.template import PromptFormat
 
@@ -98,10 +98,12 @@ def find_subject(options: argparse.Namespace) -> Subject:
     if options.model and not options.adapter:
         if not options.template:
             raise UserError("--model without --adapter: say how it is asked, e.g. --template deepseekr1")
+        look_for(options.model)
         return Subject(options.model, None, options.template, options.system, True, PLAIN, None)
     adapter = options.adapter or str(newest_adapter())
     run = read_run(adapter)
     model = options.model or located(run["model"]["name"])
+    look_for(model)
     if folder_hash(model) != run["model"]["hash"]:
         raise UserError(
             f"{model} is not the base model that {adapter} was trained on (their files differ): name that one by "
@@ -116,6 +118,12 @@ def find_subject(options: argparse.Namespace) -> Subject:
 def located(name: str) -> str:
     """A model's folder as the run names it, also from another working directory; a hub id as it stands."""
     return str(ROOT / name) if not Path(name).is_dir() and (ROOT / name).is_dir() else name
+
+
+def look_for(model: str) -> None:
+    """UserError at once for a model that is no folder and that no hub has; its libraries would try for minutes."""
+    if not Path(model).is_dir():
+        look_for_hub(model)
 
 
 def check_same(found: dict[str, dict[str, Any]]) -> None:
