@@ -44,7 +44,7 @@ TELLING = re.compile(
     r"(?:fe)?male|(?:wo)?m[ae]n|boy|girl|infant|child|adult|before|after|during|next|most|least|best|worst|acute|"
     r"chronic|high|low|(?:in|de)creased?|mild|moderate|severe|early|late|how|why|when|who|"
     r"(?:diagnos|treat|therap|manag|caus|mechanis|complicat|prognos|prevent|symptom|risk|dos|hyper|hypo)\w*|"
-    r"[a-z]{4,}(?:in|ole?|ine|ide|one|am|il|el|ab|ib|an|ium)"
+    r"[a-z]{4,}(?:in|ole?|ine|ide|one|am|il|el|ab|ib|an|ium)|[左右双男女孕急慢轻重早晚高低]"
 )
 # Long words without an everyday ending most often name drugs, diseases and germs; they tell where they change.
 NAME = re.compile(

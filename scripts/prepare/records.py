@@ -28,7 +28,7 @@ OURS = ("Question", "Complex_CoT", "Response")
 HINTS = {
     "Complex_CoT": r"cot|thought|think|reason|rationale|思|推理|^t$",
     "Response": r"response|answer|output|completion|reply|答|回复|^a$",
-    "Question": r"question|query|prompt|problem|input|instruction|问|题|^q$",
+    "Question": r"question|query|问|题|prompt|problem|input|instruction|^q$",
 }
 ROLE_OF = {"system": "system", "developer": "system", "user": "question", "human": "question"}
 ROLE_OF |= dict.fromkeys(("assistant", "gpt", "model", "bot"), "answer")
@@ -283,7 +283,7 @@ def guess_columns(rows: Rows, shape: Shape) -> dict[str, str | None]:
     names = [name for name in column_names(rows) if any(has_text(row, name) for _, row in rows)]
     for ours, hint in HINTS.items():
         free = [name for name in names if name not in (*columns.values(), shape.instruction)]
-        likely = [name for name in free if re.search(hint, name, re.I)]
+        likely = [name for part in hint.split("|") for name in free if re.search(part, name, re.I)]
         likely += difflib.get_close_matches(ours, free, 1)
         columns[ours] = columns[ours] or next(iter(likely), None)
     return columns

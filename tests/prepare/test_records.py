@@ -112,6 +112,7 @@ REFUSED: list[tuple[str, list, dict, str]] = [
     ("reasoning misspelt", [{"Question": "q", "CoT": "t", "Response": "a"}], {}, "a.jsonl:1: no column Complex_CoT (nor <think> in the answers); found Question, CoT, Response; name yours: --columns Complex_CoT=CoT"),
     ("question misspelt", [{"Qestion": "q", "id": "1", "Complex_CoT": "t", "Response": "a"}], {}, "--columns Question=Qestion"),
     ("other names", [{"question": "q", "think": "t", "answer": "a", "options": {}}], {}, "--columns Complex_CoT=think Response=answer"),
+    ("likeliest name", [{"prompt": "p", "query": "q", "cot": "t", "answer": "a"}], {}, "--columns Question=query Complex_CoT=cot Response=answer"),
     ("other marks in another column", [{"prompt": "q", "completion": "【思考】t【/思考】a"}], {}, "name yours: --columns Question=prompt Response=completion --thought-tags '【思考】' '【/思考】'"),
     ("chinese names", [{"问题": "q", "思考过程": "t", "回答": "a"}], {}, "--columns 'Question=问题' 'Complex_CoT=思考过程' 'Response=回答'"),
     ("no reasoning at all", [{"instruction": "s", "input": "q", "output": "a"}] * 3, {}, "no column looks like reasoning"),
