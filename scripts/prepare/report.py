@@ -57,6 +57,7 @@ def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path)
         "kept": len(kept),
         "rejected": len(rows) - len(kept),
         "reasons": dict(Counter(row.reason for row in rows if row.reason).most_common()),
+        "leaks": dict(Counter(row.benchmark for row in rows if row.benchmark).most_common()),
         "warnings": dict(warnings.most_common()),
         "personal": {
             "rows": len(personal),
@@ -123,6 +124,12 @@ class Words:
         """A reason in one sentence; one without a sentence of its own is named."""
         return self.reasons.get(reason) or self("by_rule", reason=name_of(reason))
 
+    def counted(self, kinds: dict[str, int]) -> str:
+        """Kinds of personal data with their records: ``email 12, phone 3``."""
+        return self("and").join(
+            self("of_kind", kind=self(kind), count=number(count)) for kind, count in most_first(kinds)
+        )
+
 
 def shown(text: Any) -> str:
     """A text of a record, or its beginning, as Markdown that shows it as it is, fit for a table's cell."""
@@ -165,11 +172,6 @@ def most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def counted(counts: dict[str, int]) -> str:
-    """``email 12, phone 3``."""
-    return ", ".join(f"{name} {number(count)}" for name, count in most_first(counts))
-
-
 def attention(report: dict[str, Any], words: Words) -> list[str]:
     """What the reader should do something about."""
     if not report["kept"]:
@@ -178,7 +180,7 @@ def attention(report: dict[str, Any], words: Words) -> list[str]:
     empty = [name for name, own in report["splits"].items() if not own["records"] and wanted.get(name, 1)]
     found = [words("look_empty", split=name_of(name)) for name in empty]
     if personal["rows"] and not personal["rejected"]:
-        found.append(words("look_personal", rows=number(personal["rows"]), kinds=counted(personal["kinds"])))
+        found.append(words("look_personal", rows=number(personal["rows"]), kinds=words.counted(personal["kinds"])))
     if count_of("cut_off", report) > 0.2 * report["read"]:
         found.append(words("look_cut_off"))
     if not report["lengths"]["checked"]:
@@ -212,8 +214,8 @@ def markdown(report: dict[str, Any], language: str, template: str = "report.md.j
     )
     forms.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     forms.filters |= {"say": words, "most_first": most_first}
-    forms.globals |= {function.__name__: function for function in (shown, beside, name_of, number, share, counted)}
-    forms.globals |= {"say": words, "means": words.means, "notice": NOTICES[language]}
+    forms.globals |= {function.__name__: function for function in (shown, beside, name_of, number, share)}
+    forms.globals |= {"say": words, "means": words.means, "counted": words.counted, "notice": NOTICES[language]}
     text = forms.get_template(template).render(
         **report,
         **more,

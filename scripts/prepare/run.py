@@ -42,6 +42,7 @@ class Row:
     source: str
     line: int
     reason: str | None = None  # why it is rejected
+    benchmark: str = ""  # the file whose item it leaks
     id: str = ""
     key: str = ""  # the question's tokens, spaces between them
     lang: str = ""
@@ -85,6 +86,7 @@ class Judge:
         benchmarks = {str(path): read_items(path) for path in sorted(args.benchmarks)}
         self.benchmarks = {path: len(items) for path, items in benchmarks.items()}
         self.index = leaks.Index([item for items in benchmarks.values() for item in items])
+        self.file_of = [path for path, items in benchmarks.items() for _ in items]
         self.lengths = Lengths(args.template, None if args.no_lengths else args.tokenizer)
 
     def one(self, record: Record) -> tuple[Row, bytes]:
@@ -102,6 +104,7 @@ class Judge:
         # Leaks come before the filters, so that each is listed with its item.
         if leak := self.index.find(text.question, text.thought, text.answer):
             found = {"leaked": getattr(text, leak.where), "item_text": self.index.items[leak.item]["question"]}
+            row.benchmark = self.file_of[leak.item]
             return rejected(row, leak.reason, self.index.name(leak), record.raw, where=leak.where, **found)
         if reason := clean.reject_reason(text, frozenset(self.args.skip)):
             return rejected(row, reason, evidence(reason, text), record.raw)
@@ -253,7 +256,7 @@ def duplicate(row: Row, twin: Row, line: bytes) -> bytes:
 
 def tell(args: argparse.Namespace, found: dict) -> None:
     """The result on the screen; UserError where nothing was kept."""
-    where = args.out / f"{args.name}_report.md"
+    where = args.out / f"{args.name}_report.html"
     print(f"{found['read']:,} read, {found['kept']:,} kept, {found['rejected']:,} rejected: {where}")
     if not found["kept"]:
         most = ", ".join(f"{reason} {count:,}" for reason, count in list(found["reasons"].items())[:3])

@@ -88,9 +88,12 @@ def test_what_was_found_and_what_to_do_stands_in_every_form(out: Path) -> None:
         "9 rows read, 4 (44.4%) were kept and 5 rejected",
         "共读取 9 行",
         "<mark>terrible</mark>",
+        "电子邮箱 1 条）。请先",
     ):
         assert words in html
-    top = (out / "t_report.md").read_text().split("##")[0]
+    text = (out / "t_report.md").read_text()
+    assert re.search(r"items compared \| records that hold one \|\n.*\n.* \| 2 \| 1 \|", text)
+    top = text.split("##")[0]
     assert "1 kept records look as if they held personal data (email 1)" in top
     assert "--reject-personal" in top
     assert "Not decontaminated" not in top
