@@ -144,7 +144,7 @@ def test_ctrl_c_ends_hanging_requests_at_once(tmp_path):
     code = (
         "import sys; from scripts.common import run_main; from scripts.evaluate import judge\n"
         "from scripts.evaluate.judge import Judge; from scripts.evaluate.store import Store\n"
-        f"run_main(lambda: judge.pairwise({[pair(0)]!r}, Judge(sys.argv[1], 'scripted'), Store(sys.argv[2])))"
+        f"run_main(lambda: judge.pairwise({[pair(0), pair(1)]!r}, Judge(sys.argv[1], 'scripted'), Store(sys.argv[2])))"
     )
     script = Script(lambda request: "[[tie]]", faults=["slow"] * 9, slow=60)
     with serve(script) as url:
@@ -152,7 +152,7 @@ def test_ctrl_c_ends_hanging_requests_at_once(tmp_path):
         while len(script.requests) < 2 and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 1
+        assert process.wait(30) == 1  # not when the answers come, after a minute
 
 
 def test_orders_that_disagree_are_counted():
