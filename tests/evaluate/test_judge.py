@@ -142,7 +142,9 @@ def test_no_proxy_on_the_way_to_this_machine(tmp_path, monkeypatch):
 
 def test_ctrl_c_ends_hanging_requests_at_once(tmp_path):
     code = (
-        "import sys; from scripts.common import run_main; from scripts.evaluate import judge\n"
+        # a shell's background job is born deaf to it
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from scripts.common import run_main; from scripts.evaluate import judge\n"
         "from scripts.evaluate.judge import Judge; from scripts.evaluate.store import Store\n"
         f"run_main(lambda: judge.pairwise({[pair(0), pair(1)]!r}, Judge(sys.argv[1], 'scripted'), Store(sys.argv[2])))"
     )
