@@ -20,6 +20,11 @@ Say = Callable[..., str]
 LONGEST = 900  # characters of a text that is shown; the rest is in the files beside the report
 HERE = Path(__file__).parent
 NAMES = forms.WORDS | read_json(HERE / "en.json")  # names of the result files → words
+ROOM = 256  # tokens of a thought; with fewer most are cut in their middle
+CUT_SHORT = (
+    "Thoughts were cut at {n} tokens to save time, which may lower all results but those on held-out records: "
+    "BUDGET=512 gives them room."
+)
 ON_RECORDS = {
     "gain": "the model predicts the text of {n} records it never saw better than before",
     "loss": "the model predicts the text of {n} records it never saw worse than before",
@@ -113,7 +118,9 @@ def summary(rows: list[dict[str, Any]], say: Say) -> str:
             sizes = sorted({row["difference"]["n"] for row in told})
             n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
             parts.append(say("{verdict}: {names} (n = {n})", verdict=say(verdict), names=names, n=n))
-    return say("After fine-tuning, {parts}.", parts=say("; ").join(parts))
+    told = say("After fine-tuning, {parts}.", parts=say("; ").join(parts))
+    room = max((int(row["budget"]) for row in rows if row["budget"]), default=ROOM)
+    return told if room >= ROOM else say("{told} {more}", told=told, more=say(CUT_SHORT, n=room))
 
 
 def on_records(row: dict[str, Any], say: Say) -> str:

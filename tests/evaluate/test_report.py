@@ -78,6 +78,14 @@ def test_every_word_of_the_report_has_its_chinese(folder, monkeypatch):
     assert [text for text in render.NAMES.values() if text not in known] == []
 
 
+@pytest.mark.parametrize(("budget", "told"), [("32", True), ("512", False)])
+def test_a_budget_that_cuts_thoughts_is_said_beside_the_verdict(budget, told):
+    difference = {"value": -1.0, "n": 20, "verdict": "loss", "ci95": [-1.0, -0.7]}
+    rows = [{"measure": "accuracy", "of": "bench", "budget": budget, "unit": "share", "difference": difference}]
+    assert ("Thoughts were cut at 32 tokens" in render.summary(rows, render.speaker("en"))) is told
+    assert ("思考在 32 个词元处被截断" in render.summary(rows, render.speaker("zh"))) is told
+
+
 def test_nothing_empty_is_drawn_or_listed(tmp_path):
     rows = [scored(side, i, False) for side in ("base", "tuned") for i in range(24)]
     text = reported(write_results(tmp_path, rows, only=("accuracy",), adapter="saves/gone"))
