@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,21 +56,29 @@ def hub_answers() -> bool:
 
     Call it before any of them is imported: they would retry for minutes.
     """
-    import requests
-
     if os.environ.get("HF_HUB_OFFLINE") and not os.environ.get("USE_MODELSCOPE_HUB"):
         return False
-    try:
-        requests.head(hub_address(), timeout=5)
-        return True
-    except requests.RequestException:
+    if not server_answers(hub_address()):
         os.environ["HF_HUB_OFFLINE"] = "1"
         return False
+    return True
+
+
+@cache
+def server_answers(address: str) -> bool:
+    """Whether a server answers within five seconds; asked once, for all that a command loads."""
+    import requests
+
+    try:
+        requests.head(address, timeout=5)
+    except requests.RequestException:
+        return False
+    return True
 
 
 def look_for_hub(model: str) -> None:
     """UserError at once for a model that is no folder, where no hub answers and nothing of it was fetched before."""
-    if hub_answers():
+    if Path(model).is_dir() or hub_answers():
         return
     from huggingface_hub import try_to_load_from_cache
 

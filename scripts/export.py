@@ -59,8 +59,7 @@ def read_recipe(arguments: list[str]) -> dict[str, Any]:
     for key in ("quantization_bit", "export_quantization_bit"):
         if recipe.get(key):
             raise UserError(f"{path}: {key} is {recipe[key]}; adapters merge into unquantised weights only: remove it")
-    if not Path(recipe["model_name_or_path"]).is_dir():
-        look_for_hub(str(recipe["model_name_or_path"]))
+    look_for_hub(str(recipe["model_name_or_path"]))
     target = Path(recipe["export_dir"])
     if target.exists() and not (target / MARK).is_file():
         raise UserError(f"{target} is there and not from `make export`: move it away, or choose export_dir=saves/other")

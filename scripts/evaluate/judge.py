@@ -187,10 +187,11 @@ async def ask_missing(missing: dict[str, str], judge: Judge, store: Store) -> di
 
 def pairwise(pairs: list[dict], judge: Judge, store: Store) -> list[dict]:
     """Outcome of each pair {"id", "lang", "question", "reference", "base", "tuned"} (texts of the final answers)."""
-    forward = ask_all([prompt_for(pair, "base", "tuned") for pair in pairs], judge, store)
-    backward = ask_all([prompt_for(pair, "tuned", "base") for pair in pairs], judge, store)
+    forward = [prompt_for(pair, "base", "tuned") for pair in pairs]
+    backward = [prompt_for(pair, "tuned", "base") for pair in pairs]
+    asked = ask_all(forward + backward, judge, store)  # at once: both orders share the requests that are under way
     rows = []
-    for pair, (first, error), (second, other) in zip(pairs, forward, backward, strict=True):
+    for pair, (first, error), (second, other) in zip(pairs, asked[: len(pairs)], asked[len(pairs) :], strict=True):
         found = {"forward": first, "backward": second, "outcome": combine(first, second)}
         rows.append({**pair, **found, "error": error or other})
     return rows

@@ -98,12 +98,12 @@ def find_subject(options: argparse.Namespace) -> Subject:
     if options.model and not options.adapter:
         if not options.template:
             raise UserError("--model without --adapter: say how it is asked, e.g. --template deepseekr1")
-        look_for(options.model)
+        look_for_hub(options.model)
         return Subject(options.model, None, options.template, options.system, True, PLAIN, None)
     adapter = options.adapter or str(newest_adapter())
     run = read_run(adapter)
     model = options.model or located(run["model"]["name"])
-    look_for(model)
+    look_for_hub(model)
     if folder_hash(model) != run["model"]["hash"]:
         raise UserError(
             f"{model} is not the base model that {adapter} was trained on (their files differ): name that one by "
@@ -118,12 +118,6 @@ def find_subject(options: argparse.Namespace) -> Subject:
 def located(name: str) -> str:
     """A model's folder as the run names it, also from another working directory; a hub id as it stands."""
     return str(ROOT / name) if not Path(name).is_dir() and (ROOT / name).is_dir() else name
-
-
-def look_for(model: str) -> None:
-    """UserError at once for a model that is no folder and that no hub has; its libraries would try for minutes."""
-    if not Path(model).is_dir():
-        look_for_hub(model)
 
 
 def check_same(found: dict[str, dict[str, Any]]) -> None:

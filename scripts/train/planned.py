@@ -65,8 +65,8 @@ class PlannedRun:
         self.recipe = load_recipe(path, overrides)
         self.model = str(self.recipe["model_name_or_path"])
         self.output = Path(self.recipe["output_dir"])
-        if not hub_answers() and not Path(self.model).is_dir():
-            look_for_hub(self.model)
+        hub_answers()  # asked for a local model too: its records may lie on a hub
+        look_for_hub(self.model)
 
     @cached_property
     def parsed(self) -> dict[str, Any]:
