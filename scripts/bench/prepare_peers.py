@@ -68,7 +68,7 @@ def _sketch(row: dict) -> SimpleNamespace:
 
     parts = tokens(row["text"])
     lang = "zh" if any(map(is_han, parts)) else "en"
-    return SimpleNamespace(key=" ".join(parts), lang=lang, quality=(0, 0), sketches=dedup.sketch(parts, 42))
+    return SimpleNamespace(key=" ".join(parts), lang=lang, quality=(0, 0), bands=dedup.sketch(parts, 42))
 
 
 def ours_duplicates(folder: Path) -> set[int]:
@@ -78,7 +78,7 @@ def ours_duplicates(folder: Path) -> set[int]:
     rows = [row for _, row in read_jsonl(folder / "questions.jsonl")]
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork")) as pool:
         records = list(pool.map(_sketch, rows, chunksize=256))
-    return {place + 1 for place in dedup.find(records, 0.5).matched}
+    return {place + 1 for place in dedup.find(records, 0.5)[0]}
 
 
 def measure(work: Path, truths: list[dict]) -> dict:

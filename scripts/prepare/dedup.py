@@ -1,4 +1,4 @@
-"""Near-duplicate questions: rensa's MinHash and LSH find candidates, whole sets of features decide.
+"""Near-duplicate questions: rensa's MinHash finds candidates, whole sets of features decide.
 
 Two questions that share most of their features are near-duplicates, unless they ask something else: other numbers,
 one telling word in the place of another, or a further sentence. Then both are kept.
@@ -7,29 +7,25 @@ one telling word in the place of another, or a further sentence. Then both are k
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby, pairwise, zip_longest
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from rensa import RMinHash, RMinHashLSH
+import numpy
+from rensa import RMinHash
 
 from scripts.prepare.text import is_han
 
 if TYPE_CHECKING:
     from scripts.prepare.run import Row
 
-# 64 bands of 4 values find a pair of similarity 0.5 with probability 0.98; in four rounds, so that only a quarter of
-# the tables is in memory at a time.
-ROUNDS, VALUES, BANDS = 4, 64, 16
-SLACK = 0.12  # four standard errors of the sketches' estimate, below which a candidate is not worth verifying
+BANDS, VALUES = 64, 4  # find a pair of similarity 0.5 with probability 0.98
 WORDS = 0.1  # higher threshold for words: an edit breaks one of them, but two pairs of neighbouring characters
 FURTHER, DEMAND = 6, 4  # so many new tokens in a row say something more, so many with a word that asks ask for more
 PLACES = 3  # where two questions differ in more places than this, one is a rewording of the other
-# So many questions like this one that ask something else, or so many candidates, are a crowd: its further members are
-# found by what they hold instead.
-CROWD, CANDIDATES = 8, 100
 # Words too common to tell two English questions apart.
 STOP_WORDS = frozenset(
     "a about after all also an and any are as at be been before best but by can could did do does due during each "  # noqa: SIM905
@@ -58,14 +54,6 @@ NOT = frozenset("no not without never except 无 不 未 非".split())  # noqa: 
 ASKS = frozenset("what which how why when should 什 何 怎 哪".split())  # noqa: SIM905
 
 
-class Duplicates(NamedTuple):
-    """``matched``: place of a dropped record → (place of the one kept for it, similarity of the two, 0-1);
-    ``linked``: pairs of places of records that are alike, dropped or both kept, so they belong in one split."""
-
-    matched: dict[int, tuple[int, float]]
-    linked: list[tuple[int, int]]
-
-
 def features(parts: Sequence[str]) -> list[str]:
     """What near-duplicates share: pairs of neighbouring tokens from a Chinese character on, and other tokens that are
     no stop words. Both survive reordered sentences."""
@@ -74,13 +62,33 @@ def features(parts: Sequence[str]) -> list[str]:
     return [feature for feature in found if feature not in STOP_WORDS] or found
 
 
-def sketch(parts: Sequence[str], seed: int) -> list[RMinHash]:
-    """The MinHash sketches of a question's features, one for each round."""
-    own = features(parts)
-    found = [RMinHash(VALUES, seed + number) for number in range(ROUNDS)]
-    for minhash in found:
-        minhash.update(own)
-    return found
+def bands(parts: list[str], count: int, values: int, seed: int) -> array:
+    """``count`` numbers of a MinHash sketch, each of ``values`` of its values: texts that share many parts have some of
+    them in common at the same place."""
+    minhash = RMinHash(count * values, seed)
+    minhash.update(parts)
+    digest = minhash.digest()
+    return array("q", [hash(tuple(digest[start : start + values])) for start in range(0, count * values, values)])
+
+
+def sketch(parts: Sequence[str], seed: int) -> array:
+    """The bands of a question, by its tokens."""
+    return bands(features(parts), BANDS, VALUES, seed)
+
+
+def same_band(sketches: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Pairs [later, earlier] of places in ``sketches`` that have a band in common, each once and in order.
+
+    Each place is paired with the first one that has its band alone, so a group of any size costs no more than its
+    members; those that differ from the first have other bands to share.
+    """
+    found = [numpy.empty((0, 2), dtype=int)]
+    for number in range(len(sketches[0]) if sketches else 0):
+        _, first, inverse = numpy.unique([own[number] for own in sketches], return_index=True, return_inverse=True)
+        earlier = first[inverse]
+        later = numpy.flatnonzero(earlier != numpy.arange(len(sketches)))
+        found.append(numpy.stack([later, earlier[later]], axis=1))
+    return numpy.unique(numpy.concatenate(found), axis=0).tolist()
 
 
 @lru_cache(maxsize=1 << 10)
@@ -91,9 +99,6 @@ def _set(key: str) -> frozenset[str]:
 def alike(one: Row, other: Row, threshold: float) -> float:
     """Jaccard similarity of the features of two records' questions, 0 where it is too little for near-duplicates."""
     threshold += WORDS if "en" in (one.lang, other.lang) else 0
-    pairs = zip(one.sketches, other.sketches, strict=True)
-    if sum(a.jaccard(b) for a, b in pairs) / ROUNDS < threshold - SLACK:
-        return 0
     left, right = _set(one.key), _set(other.key)
     found = len(left & right) / max(1, len(left | right))
     # Short questions differ in one word that matters.
@@ -107,14 +112,28 @@ def tells(token: str) -> bool:
     return token not in SMALL if is_han(token) else bool(TELLING.fullmatch(token) or NAME.fullmatch(token))
 
 
-def changes(one: list[str], other: list[str]) -> list[list[str]]:
-    """Runs of neighbouring tokens of ``one`` that are new beside ``other``: it holds fewer, and not between the same
-    ones, so a sentence that only moved is no change."""
+class Change(NamedTuple):
+    """Neighbouring tokens of one question that another has not, and the tokens around them."""
+
+    before: str
+    tokens: list[str]
+    after: str
+
+
+def changes(one: list[str], other: list[str]) -> list[Change]:
+    """What is new in ``one`` beside ``other``: tokens of which the other holds fewer, and not between the same ones, so
+    a sentence that only moved is no change."""
     more, known = Counter(one) - Counter(other), set(pairwise(["", *other, ""]))
-    around = zip(["", *one], one, [*one[1:], ""], strict=False)
-    new = [bool(more[token]) and not {(left, token), (token, right)} <= known for left, token, right in around]
-    marked = groupby(zip(new, one, strict=True), lambda pair: pair[0])
-    return [[token for _, token in run] for is_new, run in marked if is_new]
+    found: list[Change] = []
+    begun = False
+    for before, token, after in zip(["", *one], one, [*one[1:], ""], strict=False):
+        new = bool(more[token]) and not {(before, token), (token, after)} <= known
+        if new and begun:
+            found[-1] = Change(found[-1].before, [*found[-1].tokens, token], after)
+        elif new:
+            found.append(Change(before, [token], after))
+        begun = new
+    return found
 
 
 def other_question(one: str, other: str) -> bool:
@@ -122,60 +141,42 @@ def other_question(one: str, other: str) -> bool:
     left, right = one.split(" "), other.split(" ")
     if Counter(filter(str.isdigit, left)) != Counter(filter(str.isdigit, right)):
         return True
-    sides = changes(left, right), changes(right, left)
-    runs = [run for side in sides for run in side]
+    gone, come = changes(left, right), changes(right, left)
+    runs = [change.tokens for change in gone + come]
     if any(len(run) >= (FURTHER if ASKS.isdisjoint(run) else DEMAND) for run in runs):
         return True
     if len(runs) <= 2 and any(NOT.intersection(run) for run in runs):
         return True
     if len(runs) == 1:
         return any(map(TELLING.fullmatch, runs[0]))
-    told = [any(tells(token) for run in side for token in run) for side in sides]
-    return all(told) and max(map(len, sides)) <= PLACES
+    return max(len(gone), len(come)) <= PLACES and any(instead(a, b) for a in gone for b in come)
 
 
-def instead(one: str, other: str) -> frozenset[str]:
-    """The telling tokens of a question that another one has not."""
-    return frozenset(filter(tells, {*one.split(" ")} - {*other.split(" ")}))
+def instead(one: Change, other: Change) -> bool:
+    """Whether a telling token stands in the place of another one."""
+    same_place = one.before == other.before or one.after == other.after
+    return same_place and any(map(tells, one.tokens)) and any(map(tells, other.tokens))
 
 
-def find(records: Sequence[Row], threshold: float) -> Duplicates:
-    """Exact and near-duplicates among records: of each group the best is kept.
+def find(records: Sequence[Row], threshold: float) -> tuple[dict[int, tuple[int, float]], list[tuple[int, int]]]:
+    """Exact and near-duplicates among records, by their places: of each group the best is kept.
 
-    Records come best first. Neither near-duplicates of an earlier one nor further members of a crowd of questions
-    that differ in a word or number are searched among, so a group of any size costs no more than its records.
+    A dropped record → the one that is kept for it, and the similarity of the two (0 to 1); and pairs of records that
+    are alike, dropped or both kept, so they belong in one split.
     """
-    order = sorted(range(len(records)), key=lambda place: (records[place].quality, -place), reverse=True)
+    best_first = sorted(range(len(records)), key=lambda place: (records[place].quality, -place), reverse=True)
     first: dict[str, int] = {}
-    exact = {place: kept for place in order if (kept := first.setdefault(records[place].key, place)) != place}
+    exact = {place: kept for place in best_first if (kept := first.setdefault(records[place].key, place)) != place}
     linked = [(kept, place) for place, kept in exact.items()]
-    better: dict[int, dict[int, float]] = {}  # place → better records → similarity, below 0 for another question
-
-    def compare(place: int, candidates: Iterable[int]) -> None:
-        record, same = records[place], better[place]
-        for other in sorted(set(candidates) - same.keys()):
-            if found := alike(record, records[other], threshold):
-                linked.append((other, place))
-                same[other] = -found if other_question(record.key, records[other].key) else found
-
-    for number in range(ROUNDS):
-        lsh = RMinHashLSH(threshold, VALUES, BANDS)
-        crowds: dict[tuple[int, frozenset[str]], int] = {}
-        for place in first.values():
-            key, minhash, same = records[place].key, records[place].sketches[number], better.setdefault(place, {})
-            candidates = sorted(lsh.query(minhash))
-            compare(place, candidates)
-            others = [other for other, found in same.items() if found < 0]
-            if len(others) >= CROWD or len(candidates) >= CANDIDATES:
-                held = [(other, instead(key, records[other].key)) for other in (others or candidates)[:CROWD]]
-                compare(place, {crowds.setdefault(what, place) for what in held} - {place})
-            elif not any(found > 0 for found in same.values()):
-                lsh.insert(place, minhash)
+    unique = list(first.values())
     matched: dict[int, tuple[int, float]] = {}
-    for place in first.values():
-        kept = [(found, -other) for other, found in better[place].items() if found > 0 and other not in matched]
-        if kept:
-            found, other = max(kept)
-            matched[place] = (-other, found)
-    matched |= {place: matched.get(kept, (kept, 1.0)) for place, kept in exact.items()}
-    return Duplicates(matched, linked)
+    for later, earlier in same_band([records[place].bands for place in unique]):
+        place, other = unique[later], unique[earlier]
+        similarity = alike(records[place], records[other], threshold)
+        if not similarity:
+            continue
+        linked.append((other, place))
+        better = other not in matched and similarity > matched.get(place, (other, 0))[1]
+        if better and not other_question(records[place].key, records[other].key):
+            matched[place] = other, similarity
+    return matched | {place: matched.get(kept, (kept, 1.0)) for place, kept in exact.items()}, linked

@@ -10,11 +10,11 @@ import argparse
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
@@ -48,8 +48,8 @@ class Row:
     lang: str = ""
     tokens: int = 0  # its length, in tokens of the model
     quality: tuple[int, int] = (0, 0)  # higher is better: no personal data, long reasoning
-    sketches: list = field(default_factory=list)
-    reasoning: list[int] = field(default_factory=list)
+    bands: Sequence[int] = ()  # of its question, by dedup.sketch
+    reasoning: Sequence[int] = ()  # the same of its thought, by split.reasoning_bands
     repairs: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()
     system: str = ""
@@ -121,8 +121,8 @@ class Judge:
         row.key, row.system = " ".join(question), record.system
         row.id = own_id(record.raw) or f"{row.lang}-{blake2b(row.key.encode(), digest_size=8).hexdigest()}"
         row.quality = (-len(row.personal), len(text.thought))
-        row.sketches = dedup.sketch(question, self.args.seed)
-        row.reasoning = split.reasoning_keys(tokens(text.thought), self.args.seed)
+        row.bands = dedup.sketch(question, self.args.seed)
+        row.reasoning = split.reasoning_bands(tokens(text.thought), self.args.seed)
         prepared = {"id": row.id, "lang": row.lang, "input": text.question, "output": output}
         system = {"system": record.system} if record.system else {}
         return row, line_of({**prepared, **system, "source": record.source, "line": record.line})
@@ -199,13 +199,12 @@ def compare(args: argparse.Namespace, rows: list[Row]) -> int:
     A dropped duplicate still ties what is alike to it into one split.
     """
     unique_ids(rows)
-    found = dedup.find(rows, args.threshold)
-    linked = chain(found.linked, split.shared_reasoning([row.reasoning for row in rows]))
-    group = split.groups(len(rows), linked)
+    matched, alike = dedup.find(rows, args.threshold)
+    group = split.groups(len(rows), chain(alike, dedup.same_band([row.reasoning for row in rows])))
     before = split.previous_splits(args)
     for row, own in zip(rows, split.assign(rows, group, before, args), strict=True):
         row.split = own
-    for place, (twin, similarity) in found.matched.items():
+    for place, (twin, similarity) in matched.items():
         row = rows[place]
         row.twin, row.similarity = rows[twin], similarity
         row.reason = "duplicate_exact" if row.key == row.twin.key else "duplicate_near"

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from rensa import RMinHash
-
 from scripts.common import read_json, read_jsonl
+from scripts.prepare.dedup import bands
 
 if TYPE_CHECKING:
     from scripts.prepare.run import Row
 
 SPLITS = ("train", "val", "test")
-BANDS, ROWS = 4, 8  # equal reasoning shares every band, reasoning of similarity 0.9 one of them nine times of ten
+BANDS, VALUES = 4, 8  # equal reasoning shares every band, reasoning of similarity 0.9 one of them nine times of ten
 
 
-def reasoning_keys(parts: list[str], seed: int) -> list[int]:
-    """Keys of a thought (as tokens), one for each band; two thoughts with a key in common share their reasoning."""
-    minhash = RMinHash(BANDS * ROWS, seed)
-    minhash.update([one + other for one, other in zip_longest(parts, parts[1:], fillvalue="")])
-    values = minhash.digest()
-    return [hash((band, *values[band * ROWS : (band + 1) * ROWS])) for band in range(BANDS)]
+def reasoning_bands(parts: list[str], seed: int) -> array:
+    """The bands of a thought (as tokens); two thoughts that have one in common share their reasoning."""
+    return bands([one + other for one, other in zip_longest(parts, parts[1:], fillvalue="")], BANDS, VALUES, seed)
 
 
-def shared_reasoning(keys: Sequence[list[int]]) -> Iterator[tuple[int, int]]:
-    """Pairs of records, by their places in ``keys``, whose reasoning has a key in common."""
-    first: dict[int, int] = {}
-    for place, own in enumerate(keys):
-        for key in own:
-            if (other := first.setdefault(key, place)) != place:
-                yield other, place
-
-
-def groups(size: int, linked: Iterable[tuple[int, int]]) -> list[int]:
+def groups(size: int, linked: Iterable[Sequence[int]]) -> list[int]:
     """The number of each record's group, where linked records are in one group."""
     import numpy
     from scipy.sparse import coo_array

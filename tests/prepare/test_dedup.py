@@ -14,14 +14,12 @@ from scripts.prepare.text import language, tokens
 from tests.prepare.conftest import EN, ZH
 
 
-def find(texts: list[str], quality: list[int] | None = None, threshold: float = 0.5) -> dedup.Duplicates:
+def find(texts: list[str], quality: list[int] | None = None, threshold: float = 0.5) -> tuple[dict, list]:
     records = []
     for text, longer in zip(texts, quality or [0] * len(texts), strict=True):
         parts = tokens(text)
-        sketches = dedup.sketch(parts, 1)
-        records.append(
-            SimpleNamespace(key=" ".join(parts), lang=language(text), sketches=sketches, quality=(0, longer))
-        )
+        bands = dedup.sketch(parts, 1)
+        records.append(SimpleNamespace(key=" ".join(parts), lang=language(text), bands=bands, quality=(0, longer)))
     return dedup.find(records, threshold)
 
 
@@ -30,9 +28,9 @@ def test_near_duplicates_are_found_and_the_better_one_kept() -> None:
     edited = first.replace("crushing", "terrible")
     zh_edited = zh.replace("剧烈", "很剧烈的")
     shuffled = "Which artery is most likely occluded? A 45-year-old man has crushing chest pain for two hours and ST elevation in leads II, III and aVF."
-    found = find([first, second, edited, zh, zh_edited, shuffled, first.upper()], [0, 0, 9, 0, 0, 1, 2])
-    assert {index: kept for index, (kept, _) in found.matched.items()} == {0: 2, 4: 3, 5: 2, 6: 2}
-    assert 0.5 < found.matched[4][1] < 1
+    matched, _ = find([first, second, edited, zh, zh_edited, shuffled, first.upper()], [0, 0, 9, 0, 0, 1, 2])
+    assert {index: kept for index, (kept, _) in matched.items()} == {0: 2, 4: 3, 5: 2, 6: 2}
+    assert 0.5 < matched[4][1] < 1
 
 
 OTHER = [
@@ -67,7 +65,7 @@ OTHER = [
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_questions_that_ask_something_else_stay(one: str, other: str) -> None:
-    assert find([one, other]).matched == {}
+    assert find([one, other])[0] == {}
 
 
 SAME = [
@@ -83,7 +81,7 @@ SAME = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_rewordings_leave_one(one: str, other: str) -> None:
-    assert len(find([one, other]).matched) == 1
+    assert len(find([one, other])[0]) == 1
 
 
 @pytest.mark.parametrize("size", [50, 200])
@@ -101,7 +99,7 @@ def test_a_group_of_any_size_leaves_one(size: int, text: str) -> None:
         parts = text.split() if text.isascii() else list(text)
         parts.insert(rng.randrange(20, len(parts)), rng.choice(spare.split() if text.isascii() else spare))
         texts.append((" " if text.isascii() else "").join(parts))
-    assert len(find(texts).matched) == size - 1
+    assert len(find(texts)[0]) == size - 1
 
 
 @pytest.mark.parametrize(
@@ -113,11 +111,32 @@ def test_questions_of_one_template_stay_and_take_seconds(words: list[str]) -> No
         for word in words
     ]
     begin = time.perf_counter()
-    found = find([*texts, texts[500].replace("has weak", "has really weak")])
-    assert {place: kept for place, (kept, _) in found.matched.items()} == {600: 500}
+    matched, _ = find([*texts, texts[500].replace("has weak", "has really weak")])
+    assert {place: kept for place, (kept, _) in matched.items()} == {600: 500}
     assert time.perf_counter() - begin < 10  # 1 on a quiet machine; every pair compared, 10 there
 
 
+ILLS = {"en": "gout malaria asthma sepsis lupus anaemia", "zh": "痛风 疟疾 哮喘 败血症 狼疮 贫血"}
+PILLS = {
+    "en": "carbaxin lotopine mebamab pravelol sultoxin zodilol ribapine cardimab lovelol metoxin",
+    "zh": "阿莫 奥普 依坦 头匹 美非 氟替 沙孢 利西 培司 曲罗",
+}
+TEMPLATES = {
+    "en": ("A {}-year-old man with {} takes {} every day and has a new rash on his arm. What should be done now?", ("his arm", "his own arm"), ("has a", "really has a"), ("new rash", "rash"), ("be done", "really be done")),
+    "zh": ("患者男，{}岁，诊断为{}，长期服用{}，近日出现乏力，应首先检查什么？", ("长期", "长"), ("近日", "近日会"), ("应首先", "首先"), ("检查什么", "检查的什么")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_repeats_among_questions_of_one_template_leave_one(lang: str) -> None:
+    template, *edits = TEMPLATES[lang]
+    named = [(ill, pill) for ill in ILLS[lang].split() for pill in PILLS[lang].split()]
+    texts = [template.format(20 + number, *names) for number, names in enumerate(named)]
+    repeats = [text.replace(*edit) for text in texts for edit in edits]
+    matched, _ = find([*texts, *repeats])
+    assert sorted(matched) == list(range(len(texts), len(texts) + len(repeats)))
+
+
 def test_what_is_alike_but_another_question_is_linked_for_the_splits() -> None:
-    found = find([EN[0][0], EN[0][0].replace("45-year-old", "75-year-old")])
-    assert found.linked == [(0, 1)]
+    _, linked = find([EN[0][0], EN[0][0].replace("45-year-old", "75-year-old")])
+    assert linked == [(0, 1)]

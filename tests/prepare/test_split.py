@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from scripts.prepare import split
+from scripts.prepare import dedup, split
 from scripts.prepare.text import tokens
 
 
@@ -23,9 +23,9 @@ def test_records_that_share_their_reasoning_are_linked() -> None:
         thought + "both a treatment and a test!",
         "Thiazides raise uric acid here.",
     ]
-    keys = [split.reasoning_keys(tokens(text), 1) for text in [texts[0], *texts]]
-    linked = set(split.shared_reasoning(keys))
-    assert {(0, 1), (0, 2)} <= linked
+    keys = [split.reasoning_bands(tokens(text), 1) for text in [texts[0], *texts]]
+    linked = dedup.same_band(keys)
+    assert all([later, 0] in linked for later in (1, 2))
     assert not any(3 in pair for pair in linked)
 
 
