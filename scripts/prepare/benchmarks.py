@@ -208,10 +208,10 @@ def write_benchmark(name: str, file: str, out: Path) -> None:
     items, left_out = convert(name, rows, file)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()) or "none"
     if not items:
-        raise UserError(f"{file or name}: none of {len(rows):,} rows is an item of {name} ({reasons})")
+        raise UserError(f"{file or name}: holds no item of {name}; left out: {reasons}")
     path = out / f"{name}.jsonl"
     write_jsonl(path, items)
-    print(f"{path}: {len(read_items(path)):,} items of {len(rows):,} rows; left out: {reasons}")
+    print(f"{path}: rows {len(rows):,}, items {len(read_items(path)):,}; left out: {reasons}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from shlex import quote
 from typing import IO, Any
 
-from scripts.common import UserError
+from scripts.common import UserError, hub_answers, quiet_libraries
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 HEAD = 100  # lines that a file's layout is told from
@@ -199,7 +199,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
         elif len(fields) == len(names):
             yield line, as_object(list(zip(names, fields, strict=True)))
         elif fields:  # a blank line has none
-            yield line, BadRow("wrong_fields", f"{len(fields)} fields, expected {len(names)}", fields)
+            yield line, BadRow("wrong_fields", f"fields: {len(fields)}, expected {len(names)}", fields)
 
 
 def table_lines(path: Path) -> Iterator[str]:
@@ -285,6 +285,8 @@ def as_text(value: Any) -> Any:
 def hub_rows(spec: str, split: str = "train") -> Iterator[dict]:
     """Rows of a hub data set, streaming: ModelScope where USE_MODELSCOPE_HUB=1, else Hugging Face."""
     name, _, config = spec.partition(":")
+    quiet_libraries()
+    hub_answers()
     try:
         # As LLaMA-Factory reads the variable, whose own helper imports torch.
         if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):

@@ -12,11 +12,13 @@ import difflib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts import page
 from scripts.common import NOTICE, NOTICE_ZH, file_hash, provenance, read_json, write_json, write_text
+from scripts.evaluate.stats import ENOUGH
 from scripts.prepare.split import SPLITS
 
 if TYPE_CHECKING:
@@ -38,16 +40,16 @@ def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path)
     """What became of the rows, where the files in ``folder`` come from, and by which settings.
 
     ``moved``: records that are in another split than in the run before. There is neither date nor machine, so that the
-    same input gives the same bytes.
+    same input gives the same bytes. What is counted by name stands most frequent first.
     """
     kept = [row for row in rows if row.reason is None]
-    warnings = Counter(f"repaired_{kind}" for row in rows for kind in row.repairs)
-    warnings += Counter(moved_to_another_split=moved)  # which leaves 0 out
     personal = [row for row in rows if row.personal and row.reason in (None, "personal_data")]
     splits = {split: of_split([row for row in kept if row.split == split]) for split in SPLITS}
-    origin = {key: value for key, value in provenance().items() if key not in ("date", "machine")}
     counts = {split: own["records"] for split, own in splits.items()} | {"rejected": len(rows) - len(kept)}
     paths = {folder / f"{args.name}_{part}.jsonl": count for part, count in counts.items()}
+    origin = {key: value for key, value in provenance().items() if key not in ("date", "machine")}
+    repairs = Counter(f"repaired_{kind}" for row in rows for kind in row.repairs)
+    lengths = sorted(row.tokens for row in kept) or [0]
     return {
         "name": args.name,
         "provenance": origin | {"command": args.command},
@@ -56,19 +58,30 @@ def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path)
         "read": len(rows),
         "kept": len(kept),
         "rejected": len(rows) - len(kept),
-        "reasons": dict(Counter(row.reason for row in rows if row.reason).most_common()),
-        "leaks": dict(Counter(row.benchmark for row in rows if row.benchmark).most_common()),
-        "warnings": dict(warnings.most_common()),
+        "reasons": counted(row.reason for row in rows if row.reason),
+        "leaks": counted(row.benchmark for row in rows if row.benchmark),
+        "warnings": dict((repairs + Counter(moved_to_another_split=moved)).most_common()),
         "personal": {
             "rows": len(personal),
-            "kinds": dict(Counter(kind for row in personal for kind in row.personal)),
+            "kinds": counted(kind for row in personal for kind in row.personal),
             "rejected": args.reject_personal,
         },
-        "system_texts": dict(Counter(row.system for row in kept if row.system)),
+        "system_texts": counted(row.system for row in kept if row.system),
         "splits": splits,
-        "lengths": lengths(sorted(row.tokens for row in kept), args),
+        "lengths": {
+            "checked": not args.no_lengths,
+            "cutoff_len": args.cutoff_len,
+            "p50": lengths[(len(lengths) - 1) // 2],
+            "p95": lengths[int(0.95 * (len(lengths) - 1))],
+            "max": lengths[-1],
+        },
         "files": {path.name: {"records": count, "sha256": file_hash(path)} for path, count in paths.items()},
     }
+
+
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How often each name comes, the most frequent first."""
+    return dict(Counter(names).most_common())
 
 
 def of_source(source: str, rows: list[Row]) -> dict:
@@ -82,13 +95,6 @@ def of_split(rows: list[Row]) -> dict:
     by_language = {lang: sum(row.lang == lang for row in rows) for lang in ("zh", "en")}
     with_system = sum(bool(row.system) for row in rows)
     return {"records": len(rows), "tokens": sum(row.tokens for row in rows), **by_language, "with_system": with_system}
-
-
-def lengths(counts: list[int], args: argparse.Namespace) -> dict:
-    """Tokens of the kept records, shortest first: median, 95th percentile and the longest."""
-    places = {"p50": 0.5, "p95": 0.95, "max": 1}
-    found = {key: counts[int(place * (len(counts) - 1))] if counts else 0 for key, place in places.items()}
-    return {"checked": not args.no_lengths, "cutoff_len": args.cutoff_len, **found}
 
 
 def examples_of(reason: str) -> int:
@@ -126,9 +132,8 @@ class Words:
 
     def counted(self, kinds: dict[str, int]) -> str:
         """Kinds of personal data with their records: ``email 12, phone 3``."""
-        return self("and").join(
-            self("of_kind", kind=self(kind), count=number(count)) for kind, count in most_first(kinds)
-        )
+        each = (self("of_kind", kind=self(kind), count=number(count)) for kind, count in kinds.items())
+        return self("and").join(each)
 
 
 def shown(text: Any) -> str:
@@ -167,18 +172,15 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """Names with their counts, the most frequent first."""
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
 def attention(report: dict[str, Any], words: Words) -> list[str]:
     """What the reader should do something about."""
     if not report["kept"]:
         return [words("look_nothing")]
     personal, wanted = report["personal"], report["settings"]
-    empty = [name for name, own in report["splits"].items() if not own["records"] and wanted.get(name, 1)]
-    found = [words("look_empty", split=name_of(name)) for name in empty]
+    records = {name: own["records"] for name, own in report["splits"].items()}
+    found = [words("look_empty", split=name_of(name)) for name in records if not records[name] and wanted.get(name, 1)]
+    if 0 < records["test"] < ENOUGH:
+        found.append(words("look_few", records=number(records["test"]), enough=number(ENOUGH)))
     if personal["rows"] and not personal["rejected"]:
         found.append(words("look_personal", rows=number(personal["rows"]), kinds=words.counted(personal["kinds"])))
     if count_of("cut_off", report) > 0.2 * report["read"]:
@@ -197,8 +199,7 @@ def count_of(kind: str, report: dict[str, Any]) -> int:
 
 def shown_of(kind: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """The examples of what was rejected for reasons that begin with ``kind``."""
-    reasons = [reason for reason, _ in most_first(report["reasons"]) if reason.startswith(kind)]
-    return [row for reason in reasons for row in report["examples"].get(reason, [])]
+    return [row for reason in report["reasons"] if reason.startswith(kind) for row in report["examples"][reason]]
 
 
 def markdown(report: dict[str, Any], language: str, template: str = "report.md.j2", **more: str) -> str:
@@ -213,7 +214,7 @@ def markdown(report: dict[str, Any], language: str, template: str = "report.md.j
         lstrip_blocks=True,
     )
     forms.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    forms.filters |= {"say": words, "most_first": most_first}
+    forms.filters |= {"say": words}
     forms.globals |= {function.__name__: function for function in (shown, beside, name_of, number, share)}
     forms.globals |= {"say": words, "means": words.means, "counted": words.counted, "notice": NOTICES[language]}
     text = forms.get_template(template).render(

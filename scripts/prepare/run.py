@@ -200,14 +200,14 @@ def compare(args: argparse.Namespace, rows: list[Row]) -> int:
     """
     unique_ids(rows)
     matched, alike = dedup.find(rows, args.threshold)
-    group = split.groups(len(rows), chain(alike, dedup.same_band([row.reasoning for row in rows])))
-    before = split.previous_splits(args)
-    for row, own in zip(rows, split.assign(rows, group, before, args), strict=True):
-        row.split = own
     for place, (twin, similarity) in matched.items():
         row = rows[place]
         row.twin, row.similarity = rows[twin], similarity
         row.reason = "duplicate_exact" if row.key == row.twin.key else "duplicate_near"
+    group = split.groups(len(rows), chain(alike, dedup.same_band([row.reasoning for row in rows])))
+    before = split.previous_splits(args)
+    for row, own in zip(rows, split.assign(rows, group, before, args), strict=True):
+        row.split = own
     return sum(before.get(row.id, row.split) != row.split for row in rows if row.reason is None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
@@ -49,7 +50,8 @@ def assign(records: Sequence[Row], group: list[int], previous: dict[str, str], a
     """The split of each record. ``group``: of each record; ``args``: seed and the shares val and test.
 
     A group goes where a member was in the run before, else where its first member is drawn: by chance, but always to
-    the same split for a question and a seed.
+    the same split for a question and a seed. Chance may draw few records so that the smaller share gets more of them:
+    then a first run exchanges val and test.
     """
     home: dict[int, str] = {}
     for record, own in zip(records, group, strict=True):
@@ -57,7 +59,18 @@ def assign(records: Sequence[Row], group: list[int], previous: dict[str, str], a
             home.setdefault(own, previous[record.id])
     for record, own in zip(records, group, strict=True):
         if own not in home:
-            digest = blake2b(f"{args.seed} {record.key}".encode(), digest_size=8).digest()
-            share = int.from_bytes(digest) / 2**64
-            home[own] = "test" if share < args.test else "val" if share < args.test + args.val else "train"
-    return [home[own] for own in group]
+            home[own] = draw(record.key, args)
+    found = [home[own] for own in group]
+    sizes = Counter(split for split, record in zip(found, records, strict=True) if record.reason is None)
+    if not previous and (sizes["test"] - sizes["val"]) * (args.test - args.val) < 0:
+        other = {"train": "train", "val": "test", "test": "val"}
+        return [other[split] for split in found]
+    return found
+
+
+def draw(key: str, args: argparse.Namespace) -> str:
+    """The split that chance gives a question."""
+    share = int.from_bytes(blake2b(f"{args.seed} {key}".encode(), digest_size=8).digest()) / 2**64
+    if share < args.test:
+        return "test"
+    return "val" if share < args.test + args.val else "train"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,19 +101,28 @@ def test_the_command_writes_and_counts(
     bad = str(write(tmp_path / "bad.jsonl", [ITEM, "{"]))
     none = str(write(tmp_path / "none.jsonl", [{"a": 1}]))
     command("medqa", "cmexam", "--from", one, two)
-    assert "2 items of 3 rows; left out: 1 no single right option" in capsys.readouterr().out
+    assert "rows 3, items 2; left out: 1 no single right option" in capsys.readouterr().out
     assert [item["id"] for item in read(tmp_path / "out/medqa.jsonl")] == ["1", "1-2"]
     assert items.read_items(tmp_path / "out/cmexam.jsonl")[0]["lang"] == "zh"
     for arguments, message in (
         (("medmcqa", "--from", "x.jsonl"), "x.jsonl: no such file"),
         (("medqa", "--from", bad), "bad.jsonl:2: not_json"),
-        (("cmb", "--from", none), "none.jsonl: none of 1 rows is an item of cmb"),
+        (("cmb", "--from", none), "none.jsonl: holds no item of cmb; left out: 1 not in"),
         (("nope",), "nope: no such benchmark"),
         (("medqa", "--from", one, two), "found 2 files for 1 names"),
     ):
         with pytest.raises(UserError, match=message):
             command(*arguments)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cmexam.jsonl", "medqa.jsonl"]
+
+
+def test_a_hub_that_does_not_answer_is_said_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts.prepare.benchmarks", "medqa", "--out", str(tmp_path)]
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
+    environment.pop("HF_HUB_OFFLINE", None)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
+    assert run.stderr.startswith("error: GBaker/MedQA-USMLE-4-options: cannot be read from the hub")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def out(tmp_path: Path, run: Callable) -> Path:
     """A folder with the report of the rows above."""
-    run(write(tmp_path / "own.jsonl", ROWS), "--val", "0")
+    run(write(tmp_path / "own.jsonl", ROWS), "--val", "0", "--test", "0.2")
     return tmp_path / "out"
 
 
@@ -85,7 +85,7 @@ def test_what_was_found_and_what_to_do_stands_in_every_form(out: Path) -> None:
     for words in (
         NOTICE,
         NOTICE_ZH,
-        "9 rows read, 4 (44.4%) were kept and 5 rejected",
+        "Rows read: 9. Kept: 4 (44.4%). Rejected: 5.",
         "共读取 9 行",
         "<mark>terrible</mark>",
         "电子邮箱 1 条）。请先",
@@ -94,8 +94,9 @@ def test_what_was_found_and_what_to_do_stands_in_every_form(out: Path) -> None:
     text = (out / "t_report.md").read_text()
     assert re.search(r"items compared \| records that hold one \|\n.*\n.* \| 2 \| 1 \|", text)
     top = text.split("##")[0]
-    assert "1 kept records look as if they held personal data (email 1)" in top
+    assert "Kept records that look as if they held personal data: 1 (email 1)" in top
     assert "--reject-personal" in top
+    assert "Records in the test split: 2. An evaluation on fewer than 20 gives no verdict" in top
     assert "Not decontaminated" not in top
     card = (out / "t_DATA_CARD.md").read_text()
     header = yaml.safe_load(card.split("---")[1])

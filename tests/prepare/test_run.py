@@ -225,7 +225,7 @@ def test_personal_data_is_reported_and_can_be_left_out(tmp_path: Path, run: Call
     rows[1]["Question"] += " Her mother can be reached under jane.doe@example.org."
     source = write(tmp_path / "raw.jsonl", rows)
     report = run(source)
-    assert "personal data (email 1)" in capsys.readouterr().out
+    assert "personal data: 1 (email 1)" in capsys.readouterr().out
     assert report["personal"] == {"rows": 1, "kinds": {"email": 1}, "rejected": False}
     assert run(source, "--reject-personal")["reasons"] == {"personal_data": 1}
 
