@@ -109,8 +109,7 @@ def benchmark_items(folder: Path, text: Path) -> tuple[list[Row], dict[str, list
 
     These are MedQA's other half without the sentence that asks, and patients' questions of cMedQA2.
     """
-    from scripts.prepare.benchmarks import convert, local_rows
-    from scripts.prepare.items import read_items
+    from scripts.prepare.benchmarks import convert, local_rows, read_items
 
     names = {"medqa": "eval/medqa.jsonl", "medmcqa": "eval/medmcqa.jsonl", "cmexam": "eval_zh/cmexam.json"}
     names |= {"medqa_zh": "eval_zh/medqa_zh.json"}

@@ -11,7 +11,7 @@ from scripts.common import ROOT, UserError, file_hash
 from scripts.evaluate.engines import R1_SAMPLING
 from scripts.evaluate.generate import Limits
 from scripts.evaluate.instructions import PROMPTS, load_prompts
-from scripts.prepare.items import read_items
+from scripts.prepare.benchmarks import read_items
 
 BENCHMARKS = ROOT / "data/benchmarks"
 

@@ -28,7 +28,7 @@ from scripts.evaluate.settings import Settings
 from scripts.evaluate.stats import compare
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
-from scripts.prepare.items import read_items
+from scripts.prepare.benchmarks import read_items
 from scripts.train.template import PromptFormat
 
 SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answer after it

@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.common import ROOT, UserError, run_main, write_jsonl
-from scripts.prepare.items import LETTERS, read_items
+from scripts.common import ROOT, UserError, read_jsonl, run_main, write_jsonl
 from scripts.prepare.load import BadRow, file_format, hub_rows, load_rows
+
+LETTERS = "ABCDEFGHIJ"
+EXPECTED = "id, lang (en or zh), question, options (letters from A on, to text) and answer_idx (one of the letters)"
+SHOWN = 20  # wrong lines named at once
 
 MMLU = (
     "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics", "professional_medicine"
@@ -163,17 +166,58 @@ def item_of(benchmark: Benchmark, row: dict) -> dict | str:
     try:
         question, options, right = adapt(row)
         texts = {key: str(text).strip() for key, text in options.items() if text is not None and str(text).strip()}
+        letters = {key: chr(ord("A") + place) for place, key in enumerate(texts)}
     except (KeyError, TypeError, AttributeError, ValueError):  # a column is missing, or holds something else
         return "not in this benchmark's form"
+    options = {letters[key]: text for key, text in texts.items()}
+    answer = letters.get(str(right).strip())
+    item = {"lang": benchmark.lang, "question": question, "options": options, "answer_idx": answer}
+    return fault_of(item) or item | {"question": question.strip()}
+
+
+def fault_of(item: dict) -> str:
+    """What is wrong with an item, "" where nothing is."""
+    question, options = item.get("question"), item.get("options")
+    if item.get("lang") not in ("en", "zh"):
+        return "lang is neither en nor zh"
     if not isinstance(question, str) or not question.strip():
         return "no question"
-    if not 2 <= len(texts) <= len(LETTERS):
+    if not isinstance(options, dict) or not 2 <= len(options) <= len(LETTERS):
         return f"not 2 to {len(LETTERS)} options"
-    if not isinstance(right, str) or right.strip() not in texts:
+    if sorted(options) != list(LETTERS[: len(options)]):
+        return f"options are lettered {', '.join(options)}"
+    if not all(isinstance(text, str) and text.strip() for text in options.values()):
+        return "an option is no text"
+    if not isinstance(item.get("answer_idx"), str) or item["answer_idx"] not in options:
         return "no single right option"
-    answer = LETTERS[list(texts).index(right.strip())]
-    options = dict(zip(LETTERS, texts.values(), strict=False))
-    return {"lang": benchmark.lang, "question": question.strip(), "options": options, "answer_idx": answer}
+    return ""
+
+
+def read_items(path: str | Path) -> list[dict]:
+    """The items of a file in its order; UserError that names every line that is no item.
+
+    Ids become text, and each item gets ``benchmark``, the file's name without its suffix.
+    """
+    items: dict[str, dict] = {}
+    wrong = []
+    for line, row in read_jsonl(path):
+        own = str(row.get("id"))
+        fault = fault_of(row)
+        if not isinstance(row.get("id"), str | int):
+            fault = "no id"
+        elif own in items:
+            fault = f"id {own!r} is used before"
+        if fault:
+            wrong.append(f"{path}:{line}: {fault}")
+        items[own] = row | {"id": own, "benchmark": Path(path).stem}
+    if not items:
+        wrong.append(f"{path}:1: holds no item")
+    if len(wrong) > SHOWN:
+        wrong[SHOWN:] = [f"and {len(wrong) - SHOWN:,} more lines"]
+    if wrong:
+        remedy = f"expected items with {EXPECTED}; python -m scripts.prepare.benchmarks writes them"
+        raise UserError("\n".join([*wrong, remedy]))
+    return list(items.values())
 
 
 def local_rows(path: str) -> Iterator[dict]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Set
 from typing import NamedTuple
 
 from scripts.prepare.dedup import features
-from scripts.prepare.text import is_han, tokens
+from scripts.prepare.text import HAN_FROM, is_han, tokens
 
 COVERED = 0.4  # share of an item's weight from which a question may leak it ...
 CONTAINED = 0.65  # ... where it also holds this share of the item's words that are not stop words (pairs in Chinese)
@@ -41,9 +41,16 @@ class Leak(NamedTuple):
 
 def runs(parts: list[str]) -> set[tuple[str, ...]]:
     """Runs of tokens: 4 that begin at a Chinese character, 3 elsewhere; a shorter text is one run."""
-    words = {run for run in zip(parts, parts[1:], parts[2:], strict=False) if not is_han(run[0])}
-    characters = {run for run in zip(parts, parts[1:], parts[2:], parts[3:], strict=False) if is_han(run[0])}
+    words = {run for run in zip(parts, parts[1:], parts[2:], strict=False) if run[0] < HAN_FROM}
+    characters = {run for run in zip(parts, parts[1:], parts[2:], parts[3:], strict=False) if run[0] >= HAN_FROM}
     return words | characters or {tuple(parts)}
+
+
+class Variant(NamedTuple):
+    """A text of an item that is looked for: its stem, or a short stem with its options. ``item``: the item's number."""
+
+    item: int
+    tokens: list[str]
 
 
 class Index:
@@ -55,66 +62,62 @@ class Index:
     def __init__(self, items: list[dict]) -> None:
         self.items = items
         self.stems = [tokens_of(item["question"]) for item in items]
-        # What is compared: every stem, and a short one also with its options, without and with their letters.
-        self.owner: list[int] = []
-        self.tokens: list[list[str]] = []
+        self.variants: list[Variant] = []
         for number, (item, stem) in enumerate(zip(items, self.stems, strict=True)):
-            variants = [stem]
+            self.variants.append(Variant(number, stem))
             if len(stem) < 2 * SHORT:
                 plain, lettered = item["options"].values(), (f"{k} {v}" for k, v in item["options"].items())
-                variants += [stem + tokens_of("\n".join(options)) for options in (plain, lettered)]
-            self.owner += [number] * len(variants)
-            self.tokens += variants
+                for options in (plain, lettered):
+                    self.variants.append(Variant(number, stem + tokens_of("\n".join(options))))
         held: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-        for variant, parts in enumerate(self.tokens):
-            for run in sorted(runs(parts)):
-                held[run].append(variant)
-        self.postings = {run: found for run, found in held.items() if len(found) <= COMMON}
-        self.total = self._weigh(self.postings)
+        for place, variant in enumerate(self.variants):
+            for run in runs(variant.tokens):
+                held[run].append(place)
+        self.holders = {run: places for run, places in held.items() if len(places) <= COMMON}
+        self.whole = self.weigh(self.holders.keys())
 
-    def _weigh(self, found: Iterable[tuple[str, ...]]) -> dict[int, float]:
-        """The weight of each variant that holds some of these runs: each counts as much as it is rare."""
-        weights: defaultdict[int, float] = defaultdict(float)
-        for run in found:
-            if variants := self.postings.get(run):
-                weight = math.log(1 + len(self.tokens) / len(variants))
-                for variant in variants:
-                    weights[variant] += weight
+    def weigh(self, found: Set[tuple[str, ...]]) -> Counter[int]:
+        """How much of each variant these runs are: each counts as much as it is rare, in whole thousandths, so that
+        the sums do not depend on the order of a set."""
+        weights: Counter[int] = Counter()
+        for run in self.holders.keys() & found:
+            places = self.holders[run]
+            weight = round(1000 * math.log(1 + len(self.variants) / len(places)))
+            for place in places:
+                weights[place] += weight
         return weights
 
-    def _shares(self, parts: list[str], least: float) -> list[tuple[float, int]]:
-        """(share of its weight, variant) of each item that a text holds ``least`` of, the most covered first."""
-        shares = [(weight / self.total[variant], variant) for variant, weight in self._weigh(runs(parts)).items()]
-        return sorted((s for s in shares if s[0] >= least), key=lambda s: (-s[0], s[1]))
+    def covered(self, parts: list[str], least: float) -> list[tuple[float, Variant]]:
+        """Each variant that a text holds ``least`` of, with its share, the most covered first."""
+        shares = [(weight / self.whole[place], place) for place, weight in self.weigh(runs(parts)).items()]
+        enough = sorted((-share, place) for share, place in shares if share >= least)
+        return [(-share, self.variants[place]) for share, place in enough]
 
     def in_question(self, question: str) -> Leak | None:
         """The item that a question is, holds or rewords lightly."""
         parts = tokens_of(question)
         words, whole = set(features(parts)), f" {' '.join(parts)} "
-        for share, variant in self._shares(parts, COVERED):
-            own, stem = self.tokens[variant], self.stems[self.owner[variant]]
+        for share, (item, own) in self.covered(parts, COVERED):
             inside = len(parts) > 1.6 * len(own)
             if inside and (len(own) < SHORT or (len(own) < 2 * SHORT and share < INSIDE)):
                 continue
-            wanted = [set(features(own)), set(features(stem))]
+            wanted = [set(features(own)), set(features(self.stems[item]))]
             if all(len(features_ & words) >= CONTAINED * len(features_) for features_ in wanted):
                 verbatim = share > 0.99 and f" {' '.join(own)} " in whole
-                return Leak(self.owner[variant], "leak_verbatim" if verbatim else "leak_ngram", "question")
+                return Leak(item, "leak_verbatim" if verbatim else "leak_ngram", "question")
         return None
 
     def quoted(self, text: str, where: str) -> Leak | None:
         """The item that a thought or an answer quotes; a short stem where it stands alone, or with its options."""
-        parts = tokens_of(text)
-        for share, variant in self._shares(parts, QUOTED):
-            own, number = self.tokens[variant], self.owner[variant]
+        for share, (item, own) in self.covered(tokens_of(text), QUOTED):
             size = sum(1 if is_han(token) else 2 for token in own)
-            if len(own) >= SHORT or (size >= QUOTE and share > 0.99 and self._alone(number, text)):
-                return Leak(number, "leak_quoted", where)
+            if len(own) >= SHORT or (size >= QUOTE and share > 0.99 and self.alone(item, text)):
+                return Leak(item, "leak_quoted", where)
         return None
 
-    def _alone(self, number: int, text: str) -> bool:
+    def alone(self, item: int, text: str) -> bool:
         """Whether an item's stem stands in a text between punctuation marks, and not within a sentence."""
-        words = self.items[number]["question"].strip(EDGES).split()
+        words = self.items[item]["question"].strip(EDGES).split()
         stem = r"\s+".join(map(re.escape, words))
         return bool(re.search(rf"(?<!\w){stem}(?!\w)", text, re.I))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from scripts.common import UserError, first_line, look_for_hub, quiet_libraries
-
-WITHOUT = "or go on without counting tokens: --no-lengths"
 
 
 class Lengths:
@@ -18,7 +17,10 @@ class Lengths:
         """``model``: a folder or hub id, None to count nothing. Raises UserError at once where it cannot be had."""
         quiet_libraries()
         if model:
-            look_for(model)
+            with told_what_to_do():
+                look_for_hub(model)
+                if Path(model).is_dir() and not (Path(model) / "tokenizer.json").is_file():
+                    raise UserError(f"{model}: no tokenizer.json in this folder")
         from llamafactory.data.template import TEMPLATES
 
         from scripts.train.template import PromptFormat
@@ -26,18 +28,15 @@ class Lengths:
         if template not in TEMPLATES:
             raise UserError(f"--template {template}: LLaMA-Factory has no template of this name")
         self.thought_open, self.thought_close = TEMPLATES[template].thought_words
-        self.format: Any = None
-        if not model:
-            return
-        try:
-            self.format = PromptFormat.load(model, template)
-            self.format.check_round_trip()
-        except UserError as error:
-            raise UserError(f"--tokenizer {first_line(error)}; name another one, {WITHOUT}") from error
-        self.engine = self.format.tokenizer.backend_tokenizer
-        self.engine.no_truncation()
-        self.engine.no_padding()
-        self.frame = lru_cache(maxsize=64)(self.format.frame)
+        self.format = None
+        if model:
+            with told_what_to_do():
+                self.format = PromptFormat.load(model, template)
+                self.format.check_round_trip()
+            self.frame = lru_cache(maxsize=64)(self.format.frame)
+            self.engine = self.format.tokenizer.backend_tokenizer
+            self.engine.no_truncation()  # as a tokenizer's file may ask for
+            self.engine.no_padding()
 
     def output(self, thought: str, answer: str) -> str:
         """The text that is trained: the thought in the template's words, then the answer."""
@@ -53,15 +52,11 @@ class Lengths:
         return len(found) + int(self.format.template.efficient_eos)  # then the trainer adds one token more
 
 
-def look_for(model: str) -> None:
-    """Raise UserError where a tokenizer is no folder that holds one; use only what is at hand where no hub answers."""
-    if Path(model).is_dir():
-        if not (Path(model) / "tokenizer.json").is_file():
-            raise UserError(f"--tokenizer {model}: no tokenizer.json in this folder; name another one, {WITHOUT}")
-        return
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise UserError(f"--tokenizer {model}: no such folder; expected one with tokenizer.json, a hub id, {WITHOUT}")
+@contextmanager
+def told_what_to_do() -> Iterator[None]:
+    """A UserError about a tokenizer ends with what else could be done."""
     try:
-        look_for_hub(model)
+        yield
     except UserError as error:
-        raise UserError(f"--tokenizer {error}, {WITHOUT}") from error
+        hint = "name another one, or go on without counting tokens: --no-lengths"
+        raise UserError(f"--tokenizer {first_line(error)}; {hint}") from error

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from scripts.common import UserError
 from scripts.prepare import clean, dedup, leaks, report, split
-from scripts.prepare.items import read_items
+from scripts.prepare.benchmarks import read_items
 from scripts.prepare.lengths import Lengths
 from scripts.prepare.publish import check_outputs, publish, registry_path, staging
 from scripts.prepare.records import Record, check_sources, claimed_language, read_source

@@ -29,6 +29,7 @@ EMPTY_LINES = re.compile(r"\n{3,}")
 MARK = r"<[|｜][^<>|｜\n]{1,40}[|｜]>"  # of any model's chat template
 EDGE_MARKS = re.compile(rf"^(?:\s*{MARK}(?!\s*(?:system|user|assistant)\b))+|(?:{MARK}\s*)+$")
 
+HAN_FROM = "\u3400"  # all Chinese characters stand behind this one, and no other letters that count
 HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 HAN_RUN = re.compile(f"[{HAN}]+")
 WORD = re.compile(rf"[^\W\d_{HAN}]+")
@@ -160,4 +161,4 @@ def tokens(text: str) -> list[str]:
 
 def is_han(token: str) -> bool:
     """Whether a token is a Chinese character."""
-    return token >= "\u3400"
+    return token >= HAN_FROM

@@ -7,7 +7,7 @@ import pytest
 from scripts.evaluate import accuracy
 from scripts.evaluate.read import read_choice
 from scripts.evaluate.stats import judge_table
-from scripts.prepare.items import read_items
+from scripts.prepare.benchmarks import read_items
 from tests.evaluate.conftest import write_benchmark
 
 

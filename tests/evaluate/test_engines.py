@@ -18,7 +18,7 @@ from scripts.evaluate.read import THINK
 from scripts.evaluate.server import ServerEngine, identify, make_client
 from scripts.evaluate.store import Store
 from scripts.evaluate.subject import Subject
-from scripts.prepare.items import read_items
+from scripts.prepare.benchmarks import read_items
 from scripts.train.template import PromptFormat
 from tests.conftest import TEMPLATES, build_adapter
 from tests.evaluate.conftest import write_benchmark

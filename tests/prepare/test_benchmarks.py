@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common import UserError
-from scripts.prepare import benchmarks, items
+from scripts.prepare import benchmarks
 from tests.prepare.conftest import read, write
 
 TEXTS = ["aspirin", "heparin", "warfarin", "none"]
@@ -41,7 +41,7 @@ LISTED = [{"key": letter, "value": text} for letter, text in OPTIONS.items()]
 def test_forms(name: str, row: dict) -> None:
     (item,), left_out = benchmarks.convert(name, [row])
     assert (item, left_out) == ({"id": "1", **ITEM, "lang": benchmarks.BENCHMARKS[name].lang}, {})
-    assert not items.fault_of(item)
+    assert not benchmarks.fault_of(item)
 
 
 def test_pubmedqa_has_its_abstract_before_the_question() -> None:
@@ -103,7 +103,7 @@ def test_the_command_writes_and_counts(
     command("medqa", "cmexam", "--from", one, two)
     assert "rows 3, items 2; left out: 1 no single right option" in capsys.readouterr().out
     assert [item["id"] for item in read(tmp_path / "out/medqa.jsonl")] == ["1", "1-2"]
-    assert items.read_items(tmp_path / "out/cmexam.jsonl")[0]["lang"] == "zh"
+    assert benchmarks.read_items(tmp_path / "out/cmexam.jsonl")[0]["lang"] == "zh"
     for arguments, message in (
         (("medmcqa", "--from", "x.jsonl"), "x.jsonl: no such file"),
         (("medqa", "--from", bad), "bad.jsonl:2: not_json"),
@@ -128,19 +128,20 @@ def test_a_hub_that_does_not_answer_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ({"id": None}, "id is None"),
-        ({"lang": None}, "lang is None"),
-        ({"question": " "}, "question is ' '"),
-        ({"options": {"A": "x", "B": None}}, "options are {'A': 'x', 'B': None}"),
+        ({"id": None}, "no id"),
+        ({"lang": None}, "lang is neither en nor zh"),
+        ({"question": " "}, "no question"),
+        ({"options": {"A": "x", "B": None}}, "an option is no text"),
         ({"options": {"A": "x", "C": "y"}}, "options are lettered A, C"),
-        ({"answer_idx": ["A", "B"]}, "answer_idx is ['A', 'B']"),
+        ({"options": {}}, "not 2 to 10 options"),
+        ({"answer_idx": ["A", "B"]}, "no single right option"),
         ({"id": "1"}, "id '1' is used before"),
     ],
 )
 def test_a_file_of_items_is_checked(tmp_path: Path, row: dict, fault: str) -> None:
     path = write(tmp_path / "items.jsonl", [ITEM | {"id": 1}, ITEM | {"id": 2} | row])
     with pytest.raises(UserError) as error:
-        items.read_items(path)
+        benchmarks.read_items(path)
     first, remedy = str(error.value).split("\n")
     assert first.endswith(f"items.jsonl:2: {fault}")
     assert "expected items with id, lang (en or zh)" in remedy
@@ -148,6 +149,6 @@ def test_a_file_of_items_is_checked(tmp_path: Path, row: dict, fault: str) -> No
 
 def test_items_are_read_with_ids_as_text(tmp_path: Path) -> None:
     path = write(tmp_path / "items.jsonl", [ITEM | {"id": 1}, ITEM | {"id": "x", "note": "kept"}])
-    assert [(item["id"], item.get("note")) for item in items.read_items(path)] == [("1", None), ("x", "kept")]
+    assert [(item["id"], item.get("note")) for item in benchmarks.read_items(path)] == [("1", None), ("x", "kept")]
     with pytest.raises(UserError, match="holds no item"):
-        items.read_items(write(tmp_path / "empty.jsonl", []))
+        benchmarks.read_items(write(tmp_path / "empty.jsonl", []))
