@@ -53,41 +53,16 @@ def alpaca(row: dict) -> Parts:
     return folded["question"], label(texts), right[0] if len(right) == 1 else None
 
 
-def medmcqa(row: dict) -> Parts:
-    """MedMCQA once ``cop`` counts from 0."""
-    return row["question"], label([row["opa"], row["opb"], row["opc"], row["opd"]]), letter_at(row["cop"])
-
-
 def pubmedqa(row: dict) -> Parts:
     """PubMedQA: the abstract, then the question."""
     question = "\n".join([*row["context"]["contexts"], row["question"]])
     return question, {text: text for text in ("yes", "no", "maybe")}, row["final_decision"]
 
 
-def mmlu(row: dict) -> Parts:
-    """MMLU: a list of choices and the place of the right one, from 0."""
-    return row["question"], label(row["choices"]), letter_at(row["answer"])
-
-
 def mmlu_pro(row: dict) -> Parts:
     """MMLU-Pro: up to ten options, some of them only filled in."""
     options = {letter: text for letter, text in label(row["options"]).items() if text != "N/A"}
     return row["question"], options, row["answer"]
-
-
-def cmexam(row: dict) -> Parts:
-    """CMExam: the options are lines, each with its letter."""
-    return row["Question"], dict(LETTERED.findall(row["Options"])), row["Answer"]
-
-
-def cmb(row: dict) -> Parts:
-    """CMB-Exam."""
-    return row["question"], row["option"], row["answer"]
-
-
-def cmmlu(row: dict) -> Parts:
-    """CMMLU: a column for each option."""
-    return row["Question"], {letter: row[letter] for letter in "ABCD"}, row["Answer"]
 
 
 def label(texts: list) -> dict[str, Any]:
@@ -119,7 +94,8 @@ def from_zero(rows: list[dict], source: str) -> list[dict]:
 
 
 class Benchmark(NamedTuple):
-    """``hub``: ids with configuration, ``split``: on the hub, ``only``: the field and values kept of a wider one."""
+    """``adapt``: the parts of a row in the form of its hub; ``hub``: ids with configuration, ``split``: on the hub,
+    ``only``: the field and values kept of a wider one."""
 
     lang: str
     adapt: Callable[[dict], Parts]
@@ -130,14 +106,35 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "medqa": Benchmark("en", lettered, ("GBaker/MedQA-USMLE-4-options",)),
-    "medmcqa": Benchmark("en", medmcqa, ("openlifescienceai/medmcqa",), "validation"),
+    "medmcqa": Benchmark(
+        "en",
+        lambda row: (row["question"], label([row["opa"], row["opb"], row["opc"], row["opd"]]), letter_at(row["cop"])),
+        ("openlifescienceai/medmcqa",),
+        "validation",
+    ),
     "pubmedqa": Benchmark("en", pubmedqa, ("qiaojin/PubMedQA:pqa_labeled",), "train"),
-    "mmlu_medical": Benchmark("en", mmlu, tuple(f"cais/mmlu:{name}" for name in MMLU), only=("subject", MMLU)),
+    "mmlu_medical": Benchmark(
+        "en",
+        lambda row: (row["question"], label(row["choices"]), letter_at(row["answer"])),
+        tuple(f"cais/mmlu:{name}" for name in MMLU),
+        only=("subject", MMLU),
+    ),
     "mmlu_pro_health": Benchmark("en", mmlu_pro, ("TIGER-Lab/MMLU-Pro",), only=("category", ("health",))),
     "medqa_zh": Benchmark("zh", lettered, ("fzkuji/MedQA:med_qa_zh_4options_source",)),
-    "cmexam": Benchmark("zh", cmexam, ("fzkuji/CMExam",)),
-    "cmb": Benchmark("zh", cmb, ("FreedomIntelligence/CMB:CMB-Exam",), "val"),
-    "cmmlu_medical": Benchmark("zh", cmmlu, tuple(f"haonan-li/cmmlu:{name}" for name in CMMLU)),
+    "cmexam": Benchmark(
+        "zh", lambda row: (row["Question"], dict(LETTERED.findall(row["Options"])), row["Answer"]), ("fzkuji/CMExam",)
+    ),
+    "cmb": Benchmark(
+        "zh",
+        lambda row: (row["question"], row["option"], row["answer"]),
+        ("FreedomIntelligence/CMB:CMB-Exam",),
+        "val",
+    ),
+    "cmmlu_medical": Benchmark(
+        "zh",
+        lambda row: (row["Question"], {letter: row[letter] for letter in "ABCD"}, row["Answer"]),
+        tuple(f"haonan-li/cmmlu:{name}" for name in CMMLU),
+    ),
 }
 
 

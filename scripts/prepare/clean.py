@@ -1,6 +1,6 @@
 """Filters: each looks at one repaired record and keeps it, or rejects it by the filter's name.
 
-Plain values in and out, so datatrove or Ray Data can import them unchanged (data/README.md).
+They need nothing but the record, so datatrove or Ray Data can import them unchanged (data/README.md).
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from scripts.prepare.records import Record
 from scripts.prepare.text import language, mixed, repair, tokens
 
 THINK_TAG = re.compile(r"</?think(?:ing)?>", re.I)
@@ -62,37 +62,33 @@ PHONE = re.compile(
 )
 
 
-@dataclass(slots=True)
-class Text:
-    """One repaired record. ``lang``: zh, en or None (neither); ``claimed``: the language that its source claims."""
+def repair_record(record: Record) -> set[str]:
+    """Repair a record's texts where they stand, and tell its language; the kinds of repairs that it needed.
 
-    question: str
-    thought: str
-    answer: str
-    claimed: str | None = None
-    lang: str | None = None
-
-    @classmethod
-    def of(cls, question: str, thought: str, answer: str, claimed: str | None = None) -> tuple[Text, set[str]]:
-        """A record from raw texts, and the kinds of repairs that it needed. A ``<think>`` around a thought goes."""
-        repaired = [repair(text) for text in (question, thought, answer)]
-        kinds = set().union(*(kinds for _, kinds in repaired))
-        texts = [text for text, _ in repaired]
-        while "<" in texts[1] and (inner := THINK_EDGE.sub("", texts[1]).strip()) != texts[1]:
-            texts[1] = inner
-            kinds.add("think_tag")
-        lang = language(texts[0])
-        return cls(*texts, claimed, (language(texts[1]) or None) if lang == "" else lang), kinds
+    A ``<think>`` around a thought goes.
+    """
+    kinds = set()
+    for field in ("question", "thought", "answer"):
+        text, needed = repair(getattr(record, field))
+        setattr(record, field, text)
+        kinds |= needed
+    while "<" in record.thought and (inner := THINK_EDGE.sub("", record.thought).strip()) != record.thought:
+        record.thought = inner
+        kinds.add("think_tag")
+    record.lang = language(record.question)
+    if record.lang == "":
+        record.lang = language(record.thought) or None
+    return kinds
 
 
-def short_reasoning(record: Text) -> bool:
+def short_reasoning(record: Record) -> bool:
     """Reasoning too short to be any: under 20 Chinese characters or 10 English words."""
     if record.lang == "zh":
         return len(record.thought) < 20
     return len(record.thought) < 200 and len(record.thought.split()) < 10
 
 
-def holds(pattern: re.Pattern, record: Text) -> bool:
+def holds(pattern: re.Pattern, record: Record) -> bool:
     """Whether any text of a record matches a pattern."""
     return any(pattern.search(text) for text in (record.question, record.thought, record.answer))
 
@@ -131,14 +127,14 @@ def cut_off(text: str) -> bool:
     return True
 
 
-def cut_off_answer(record: Text) -> bool:
+def cut_off_answer(record: Record) -> bool:
     """An answer that stops in the middle; a short one without any sentence is often a mere name."""
     if len(record.answer) <= (60 if record.lang == "zh" else 200) and not SENTENCE_END.search(record.answer):
         return record.answer.endswith((",", "，", "、"))
     return cut_off(record.answer)
 
 
-def refuses(record: Text) -> bool:
+def refuses(record: Record) -> bool:
     """Whether an answer or a thought begins with a refusal and is not much more than that."""
     length = 300 if record.lang == "zh" else 900
     texts = ((record.answer, 200), (record.thought, 100))  # with the characters that are its beginning
@@ -149,7 +145,7 @@ def refuses(record: Text) -> bool:
 # A record that one of these rejects would not train as it reads, so they cannot be left out.
 NEEDED = ("no_question", "no_reasoning", "no_answer", "think_tag", "special_token")
 # Name: whether it rejects a record. In this order; the first that applies names the rejection.
-FILTERS: dict[str, Callable[[Text], bool]] = {
+FILTERS: dict[str, Callable[[Record], bool]] = {
     "no_question": lambda r: not r.question,
     "no_reasoning": lambda r: not r.thought,
     "no_answer": lambda r: not r.answer,
@@ -170,7 +166,7 @@ FILTERS: dict[str, Callable[[Text], bool]] = {
 }
 
 
-def reject_reason(record: Text, skip: frozenset[str] = frozenset()) -> str | None:
+def reject_reason(record: Record, skip: frozenset[str] = frozenset()) -> str | None:
     """The name of the first filter that rejects the record, None where it is kept."""
     return next((name for name, rule in FILTERS.items() if name not in skip and rule(record)), None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import os
 import shutil
@@ -47,37 +46,42 @@ def registry_path(out: Path) -> Path:
     return (ROOT if out.resolve() == ROOT / "data" else out) / "dataset_info.json"
 
 
+def read_registry(out: Path) -> dict[str, dict]:
+    """The registered data sets by name; UserError where the file holds something else."""
+    path = registry_path(out)
+    entries = read_json(path) if path.exists() else {}
+    if not isinstance(entries, dict):
+        raise UserError(f"{path}:1: found {type(entries).__name__}, expected an object of data sets; repair this file")
+    return entries
+
+
 def registered_file(out: Path, name: str) -> str:
     """A split's file as its registry names it."""
     return os.path.relpath(out.resolve() / f"{name}.jsonl", registry_path(out).parent.resolve())
 
 
-def check_outputs(args: argparse.Namespace) -> None:
+def check_outputs(out: Path, name: str, sources: list[str]) -> None:
     """Raise UserError where an output would take the place of a source, or of another data set's registry entry."""
-    path = registry_path(args.out)
-    entries = read_json(path) if path.exists() else {}
-    if not isinstance(entries, dict):
-        raise UserError(f"{path}:1: found {type(entries).__name__}, expected an object of data sets; repair this file")
-    sources = [Path(source).resolve() for source in args.sources]
-    for name in (f"{args.name}_{split}" for split in SPLITS):
-        file = args.out / f"{name}.jsonl"
-        if file.resolve() in sources:
-            raise UserError(f"{file}: a source would be replaced; choose another --name or --out")
-        if name in entries and entries[name].get("file_name") != registered_file(args.out, name):
-            raise UserError(f"{path}: {name} is another data set ({entries[name]}); choose another --name")
+    entries, read = read_registry(out), [Path(source).resolve() for source in sources]
+    for own in (f"{name}_{split}" for split in SPLITS):
+        if (out / f"{own}.jsonl").resolve() in read:
+            raise UserError(f"{out / own}.jsonl: a source would be replaced; choose another --name or --out")
+        if own in entries and entries[own].get("file_name") != registered_file(out, own):
+            raise UserError(f"{registry_path(out)}: {own} is another data set ({entries[own]}); choose another --name")
 
 
 def publish(folder: Path, out: Path, name: str, splits: dict[str, dict]) -> None:
     """Rename the staged files onto their final names, then register the splits (an empty one would not load)."""
     for path in sorted(folder.iterdir()):
         os.replace(path, out / path.name)
-    path = registry_path(out)
-    with locked(path.parent):  # two runs at once keep each other's entries
-        entries = read_json(path) if path.exists() else {}
+    with locked(registry_path(out).parent):  # two runs at once keep each other's entries
+        entries = read_registry(out)
         for split, figures in splits.items():
-            entries.pop(f"{name}_{split}", None)
+            own = f"{name}_{split}"
+            entries.pop(own, None)
+            columns = {"prompt": "input", "response": "output"}
+            if figures["with_system"]:
+                columns["system"] = "system"
             if figures["records"]:
-                system = {"system": "system"} if figures["with_system"] else {}
-                columns = {"prompt": "input", "response": "output", **system}
-                entries[f"{name}_{split}"] = {"file_name": registered_file(out, f"{name}_{split}"), "columns": columns}
-        write_json(path, entries)
+                entries[own] = {"file_name": registered_file(out, own), "columns": columns}
+        write_json(registry_path(out), entries)

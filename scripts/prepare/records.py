@@ -42,7 +42,8 @@ Texts = tuple[str, str, str, str]  # question, thought, answer, system text
 class Record:
     """One row. Texts are those of the source, "" where a field is missing or null; ``raw``: the row as it lies.
 
-    ``reason`` and ``matched``: why the row cannot be read, and what was found; "" where it can.
+    ``reason`` and ``matched``: why the row cannot be read, and what was found; "" where it can. ``claimed``: the
+    language that the row or its source claims; ``lang``: the one that its text has, zh, en or None (neither).
     """
 
     source: str
@@ -54,6 +55,8 @@ class Record:
     system: str = ""
     reason: str = ""
     matched: str = ""
+    claimed: str | None = None
+    lang: str | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +106,8 @@ def read_row(spec: str, line: int, row: dict | BadRow, shape: Shape, tags: tuple
     except BadRow as bad:
         raw = bad.raw if row is bad else row
         return Record(spec, line, raw, reason=bad.reason, matched=bad.matched)
-    return Record(spec, line, row, question, thought, answer, system)
+    claimed = row.get("lang") if row.get("lang") in ("zh", "en") else claimed_language(spec)
+    return Record(spec, line, row, question, thought, answer, system, claimed=claimed)
 
 
 def column_texts(row: dict, shape: Shape) -> Texts:

@@ -28,7 +28,7 @@ from scripts.prepare import clean, dedup, leaks, report, split
 from scripts.prepare.benchmarks import read_items
 from scripts.prepare.lengths import Lengths
 from scripts.prepare.publish import check_outputs, publish, registry_path, staging
-from scripts.prepare.records import Record, check_sources, claimed_language, read_source
+from scripts.prepare.records import Record, check_sources, read_source
 from scripts.prepare.text import tokens
 
 WINDOW, CHUNK = 8192, 64  # records that are in memory at once, and that a worker takes at a time
@@ -63,7 +63,7 @@ def prepare(args: argparse.Namespace) -> dict:
 
     Raises UserError where the input cannot be used, or nothing was kept of it.
     """
-    check_outputs(args)
+    check_outputs(args.out, args.name, args.sources)
     check_sources(args.sources, args.columns, args.thought_tags)
     judge = Judge(args)
     with staging(args.out, args.name) as folder:
@@ -94,45 +94,41 @@ class Judge:
         row = Row(record.source, record.line)
         if record.reason:
             return rejected(row, record.reason, record.matched, record.raw)
-        claimed = record.raw.get("lang")
-        if claimed not in ("zh", "en"):
-            claimed = claimed_language(record.source)
-        text, repairs = clean.Text.of(record.question, record.thought, record.answer, claimed)
-        row.repairs, row.lang = tuple(sorted(repairs)), text.lang or ""
-        row.personal = tuple(clean.personal_data(f"{text.question}\n{text.thought}\n{text.answer}"))
+        row.repairs, row.lang = tuple(sorted(clean.repair_record(record))), record.lang or ""
+        row.personal = tuple(clean.personal_data(f"{record.question}\n{record.thought}\n{record.answer}"))
 
         # Leaks come before the filters, so that each is listed with its item.
-        if leak := self.index.find(text.question, text.thought, text.answer):
-            found = {"leaked": getattr(text, leak.where), "item_text": self.index.items[leak.item]["question"]}
+        if leak := self.index.find(record.question, record.thought, record.answer):
+            found = {"leaked": getattr(record, leak.where), "item_text": self.index.items[leak.item]["question"]}
             row.benchmark = self.file_of[leak.item]
             return rejected(row, leak.reason, self.index.name(leak), record.raw, where=leak.where, **found)
-        if reason := clean.reject_reason(text, frozenset(self.args.skip)):
-            return rejected(row, reason, evidence(reason, text), record.raw)
+        if reason := clean.reject_reason(record, frozenset(self.args.skip)):
+            return rejected(row, reason, evidence(reason, record), record.raw)
         if row.lang not in self.args.lang:
             return rejected(row, "other_language", row.lang, record.raw)
         if row.personal and self.args.reject_personal:
             return rejected(row, "personal_data", ", ".join(row.personal), record.raw)
-        output = self.lengths.output(text.thought, text.answer)
-        row.tokens = self.lengths.count(record.system, text.question, output)
+        output = self.lengths.output(record.thought, record.answer)
+        row.tokens = self.lengths.count(record.system, record.question, output)
         if row.tokens > self.args.cutoff_len:
             return rejected(row, "too_long", f"{row.tokens} tokens", record.raw)
 
-        question = tokens(text.question)
+        question = tokens(record.question)
         row.key, row.system = " ".join(question), record.system
         row.id = own_id(record.raw) or f"{row.lang}-{blake2b(row.key.encode(), digest_size=8).hexdigest()}"
-        row.quality = (-len(row.personal), len(text.thought))
+        row.quality = (-len(row.personal), len(record.thought))
         row.bands = dedup.sketch(question, self.args.seed)
-        row.reasoning = split.reasoning_bands(tokens(text.thought), self.args.seed)
-        prepared = {"id": row.id, "lang": row.lang, "input": text.question, "output": output}
+        row.reasoning = split.reasoning_bands(tokens(record.thought), self.args.seed)
+        prepared = {"id": row.id, "lang": row.lang, "input": record.question, "output": output}
         system = {"system": record.system} if record.system else {}
         return row, line_of({**prepared, **system, "source": record.source, "line": record.line})
 
 
-def evidence(reason: str, text: clean.Text) -> str:
+def evidence(reason: str, record: Record) -> str:
     """The place of a record that speaks for its rejection; empty where its question or the reason says enough."""
     if reason == "mixed_language":
-        return f"{text.thought[:EVIDENCE]} … {text.answer[:EVIDENCE]}"
-    own = text.thought if reason.endswith("_reasoning") else text.answer
+        return f"{record.thought[:EVIDENCE]} … {record.answer[:EVIDENCE]}"
+    own = record.thought if reason.endswith("_reasoning") else record.answer
     if reason.startswith(("cut_off_", "looping_")):
         return f"… {own[-EVIDENCE:]}"
     return own[:EVIDENCE] if reason in ("refusal", "short_reasoning", "reasoning_is_answer") else ""

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from scripts.prepare import clean
+from scripts.prepare.records import Record
 from tests.prepare.conftest import record
 
 EN_ROW = record("A 45-year-old man has chest pain and fever. What is the most likely diagnosis?", "pericarditis", "en")
@@ -19,6 +20,12 @@ LONG = (
     "at the left sternal border fits well. Fever and a recent cold point the same way, and the enzymes are normal. "
 )
 THOUGHT = "疼痛在饭后和平卧时加重，符合胃食管反流的特点。没有报警症状，因此不必马上做胃镜。"
+
+
+def repaired(question: str, thought: str, answer: str, claimed: str | None = None) -> tuple[Record, set[str]]:
+    """A repaired record, and the kinds of repairs."""
+    found = Record("a.jsonl", 1, {}, question, thought, answer, claimed=claimed)
+    return found, clean.repair_record(found)
 
 
 @pytest.mark.parametrize(
@@ -96,16 +103,16 @@ THOUGHT = "疼痛在饭后和平卧时加重，符合胃食管反流的特点。
 )  # fmt: skip
 def test_filters_keep_or_name_the_reason(row: dict, changes: dict, reason: str | None) -> None:
     row = row | changes
-    item, _ = clean.Text.of(row["Question"], row["Complex_CoT"], row["Response"], row.get("claimed"))
+    item, _ = repaired(row["Question"], row["Complex_CoT"], row["Response"], row.get("claimed"))
     assert clean.reject_reason(item) == reason
     if reason:
         assert clean.reject_reason(item, frozenset([reason])) != reason
 
 
 def test_thought_loses_only_the_tags_around_it() -> None:
-    text, kinds = clean.Text.of("Why?", "<think>\nSo it is.\n</think>", "Yes.")
+    text, kinds = repaired("Why?", "<think>\nSo it is.\n</think>", "Yes.")
     assert (text.thought, kinds) == ("So it is.", {"think_tag"})
-    assert clean.Text.of("Why?", "So <think> it </think> is.", "Yes.")[0].thought == "So <think> it </think> is."
+    assert repaired("Why?", "So <think> it </think> is.", "Yes.")[0].thought == "So <think> it </think> is."
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_thought_loses_only_the_tags_around_it() -> None:
 )
 def test_a_text_of_100_kb_takes_less_than_a_second(text: str) -> None:
     begin = time.perf_counter()
-    item, _ = clean.Text.of("What is this sequence?", text, text)
+    item, _ = repaired("What is this sequence?", text, text)
     clean.reject_reason(item)
     clean.personal_data(text)
     assert time.perf_counter() - begin < 3  # on a busy machine
