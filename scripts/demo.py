@@ -135,7 +135,7 @@ class Demo:
     def train(self, name: str, recipe: str, output: Path, model: str, more: list[str]) -> None:
         """Train by scripts.train, which keeps a finished run, resumes a stopped one and sets another one aside."""
         changes = [f"model_name_or_path={model}", f"dataset_dir={self.data}", f"output_dir={output}", *more]
-        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--keep", "--set-aside"], output)
+        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--set-aside"], output)
 
     def make_base(self) -> bool:
         """Make the base model's folder where it is ours to make; False where the real one's parts cannot be had."""

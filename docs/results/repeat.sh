@@ -22,7 +22,7 @@ done
 echo "== 2. training, perplexity of the held-out records"
 for count in 160 40; do
   python -m scripts.train examples/qlora_cpu.yaml dataset_dir="data/real_n$count" dataset=real_train \
-    output_dir="saves/real_n$count" max_steps="$count" learning_rate=5e-4 --keep  # each record once; the study's rate
+    output_dir="saves/real_n$count" max_steps="$count" learning_rate=5e-4  # each record once; the study's rate
   python -m scripts.evaluate perplexity --adapter "saves/real_n$count" --out "results/real_n$count"
 done
 

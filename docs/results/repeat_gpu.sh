@@ -24,7 +24,7 @@ echo "== 2. training: the run, another seed, fewer records"
 train() {  # DATA SEED RUN
   python -m scripts.train yamls/qlora.yaml model_name_or_path="$base" template=qwen dataset_dir="data/$1" \
     dataset=real_train eval_dataset=real_val per_device_train_batch_size=16 gradient_accumulation_steps=1 \
-    learning_rate=5e-4 num_train_epochs=2 logging_steps=5 seed="$2" output_dir="saves/$3" --keep
+    learning_rate=5e-4 num_train_epochs=2 logging_steps=5 seed="$2" output_dir="saves/$3"
   python -m scripts.evaluate perplexity --adapter "saves/$3" --out "results/$3"
 }
 train real 42 real

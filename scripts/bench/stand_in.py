@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import write_json, write_jsonl
-from scripts.train.memory import linear_sizes
+from scripts.train.memory import linear_sizes, linear_weights
 
 
 def shape(hidden: int, layers: int, mlp: int, heads: int, kv: int, vocab: int = 152064, **more: Any) -> dict[str, Any]:
@@ -97,7 +97,6 @@ def flops_per_token(config: dict[str, Any], context: float) -> float:
     P weights of the matrix products, 2 P forward and 2 P back (frozen weights need no gradients), L layers, d attention
     width. The forward pass that gradient checkpointing repeats does not count.
     """
-    layers, sizes = config["num_hidden_layers"], linear_sizes(config)
-    weights = layers * sum(i * o for i, o in sizes) + config["hidden_size"] * config["vocab_size"]
-    width = sizes[0][1]
-    return 4 * weights + 12 * layers * width * context
+    weights = linear_weights(config) + config["hidden_size"] * config["vocab_size"]
+    width = linear_sizes(config)[0][1]
+    return 4 * weights + 12 * config["num_hidden_layers"] * width * context

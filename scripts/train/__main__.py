@@ -1,6 +1,6 @@
 """Check a run, keep its identity, train by LLaMA-Factory: ``make train`` (python -m scripts.train RECIPE).
 
-Stopped at any point, the same command resumes from the last whole checkpoint.
+Stopped at any point, the same command resumes from the last whole checkpoint; a finished run is kept.
 """
 
 from __future__ import annotations
@@ -35,19 +35,6 @@ def train(run: PlannedRun) -> None:
     print(f"Next: make eval, make chat\n{NOTICE}")
 
 
-def is_kept(run: PlannedRun, asked: bool) -> bool:
-    """Whether this very run is there, finished, and is kept: because it was ``asked``, or its end was not noted yet.
-
-    Its end is noted again, so that it is the newest run.
-    """
-    if resume.state(run.output, run.identity) != "finished":
-        return False
-    if not asked and read_json(run.output / runs.IDENTITY)["adapter_hash"]:
-        return False
-    runs.finish(run.output)
-    return True
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.train",
@@ -58,15 +45,16 @@ def main() -> int:
     )
     parser.add_argument("recipe", nargs="?", default="yamls/qlora.yaml", help="default: yamls/qlora.yaml")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as behind llamafactory-cli train")
-    parser.add_argument("--keep", action="store_true", help="a finished run of this very recipe and data is kept")
     parser.add_argument("--set-aside", action="store_true", help="move another run's folder away instead of refusing")
     args = parser.parse_intermixed_args()
     quiet_libraries()
     run = plan(args.recipe, args.overrides)
-    if is_kept(run, args.keep):
-        print(f"{run.output}: finished earlier with this recipe, data and base model: kept")
+    state = resume.state(run.output, run.identity)
+    if state == "finished":
+        runs.finish(run.output)
+        print(f"{run.output}: trained already with this recipe, data and base model; output_dir=saves/NAME trains anew")
         return 0
-    if args.set_aside and resume.state(run.output, run.identity) == "foreign":
+    if args.set_aside and state == "foreign":
         moved = resume.set_aside(run.output, f"{run.output.name}.old")
         print(f"{run.output} holds another run: moved to {moved}")
     if not preflight.ready(run):

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from scripts.common import ROOT, UserError, read_json
-from scripts.train.memory import linear_sizes
+from scripts.train.memory import linear_weights
 from scripts.train.planned import PlannedRun
 
 RATES = {  # a part of the card's name → TFLOP/s; the first that fits counts
@@ -23,7 +23,7 @@ RATES = {  # a part of the card's name → TFLOP/s; the first that fits counts
     "A6000": 155, "A5000": 111, "A40": 150, "A10": 125, "T4": 65, "V100": 125, "B200": 2250, "5090": 210, "5080": 113,
     "5070": 62, "4090": 165, "4080": 98, "4070": 58, "4060": 30, "3090": 71, "3080": 60, "3060": 26, "2080": 54,
 }  # fmt: skip
-CPU_SECONDS = (1.7e-11, 4e-11)  # per token and weight on 2 cores: docs/demo, quiet and busy
+CPU_SECONDS = (1.7e-11, 4e-11)  # per token and weight on 2 cores: docs/results/demo, quiet and busy
 MEASURED_WEIGHTS = 6.53e9  # of the matrix products of DeepSeek-R1-Distill-Qwen-7B, whose shape the rows have
 TIMED_STEPS = 6
 
@@ -41,10 +41,7 @@ def estimate(run: PlannedRun) -> str:
     rows = math.ceil(sum(lengths) / data.cutoff_len) if data.packing else len(lengths)
     steps = run.steps(rows)
     said = f"{steps:,} steps of {run.batch} {'rows' if data.packing else 'records'}"
-    try:
-        weights = run.config["num_hidden_layers"] * sum(i * o for i, o in linear_sizes(run.config))
-    except KeyError:
-        return f"{said}; no time can be told for this kind of model: try --time"
+    weights = linear_weights(run.config)
     tokens = sum(lengths) * steps * run.batch / max(1, rows)
     if not run.gpus:
         return f"{said}: {in_words(*(tokens * weights * rate for rate in CPU_SECONDS))} on 2 cores"

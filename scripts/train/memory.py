@@ -23,16 +23,23 @@ def linear_sizes(config: dict[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, wide), (hidden, narrow), (hidden, narrow), (wide, hidden), *[(hidden, mlp)] * 2, (mlp, hidden)]
 
 
+def linear_weights(config: dict[str, Any]) -> int:
+    """Weights of the matrix products of all decoder layers."""
+    return config["num_hidden_layers"] * sum(i * o for i, o in linear_sizes(config))
+
+
 def trained_weights(args: dict[str, Any], config: dict[str, Any]) -> tuple[int, int]:
     """(weights that a recipe trains, all weights of the model); UserError for a config of another kind of model."""
     try:
-        sizes, layers = linear_sizes(config), config["num_hidden_layers"]
+        linear = linear_weights(config)
         tables = config["vocab_size"] * config["hidden_size"] * (1 if config.get("tie_word_embeddings") else 2)
     except KeyError as error:
         raise UserError(f"the model's config has no {error}; expected a Qwen2-like decoder's config.json") from error
-    whole = layers * sum(i * o for i, o in sizes) + tables
-    full = args.get("finetuning_type") == "full"
-    return whole if full else layers * args.get("lora_rank", 8) * sum(i + o for i, o in sizes), whole
+    whole = linear + tables
+    if args.get("finetuning_type") == "full":
+        return whole, whole
+    per_rank = config["num_hidden_layers"] * sum(i + o for i, o in linear_sizes(config))
+    return args.get("lora_rank", 8) * per_rank, whole
 
 
 def predict_peak_gib(
@@ -49,7 +56,7 @@ def predict_peak_gib(
     trained, whole = trained_weights(args, config)
     sizes, layers = linear_sizes(config), config["num_hidden_layers"]
     hidden, mlp, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    linear = layers * sum(i * o for i, o in sizes)
+    linear = linear_weights(config)
     tables = whole - linear
     packed = args.get("packing") or args.get("neat_packing")
     length = args.get("cutoff_len", 2048) if packed or not longest else min(longest, args.get("cutoff_len", 2048))

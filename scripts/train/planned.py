@@ -6,14 +6,14 @@ import copy
 import io
 import math
 import os
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scripts.common import UserError, first_line, hub_answers, load_recipe, look_for_hub, read_json
-from scripts.prepare.load import file_format, load_rows
 from scripts.train import run as runs
 from scripts.train.template import PromptFormat, reachable
 
@@ -67,28 +67,18 @@ class PlannedRun:
         self.output = Path(self.recipe["output_dir"])
         hub_answers()  # asked for a local model too: its records may lie on a hub
         look_for_hub(self.model)
+        self.config = read_config(self.model)
 
     @cached_property
     def parsed(self) -> dict[str, Any]:
         return runs.parse(self.recipe)
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        from transformers import AutoConfig
-
-        try:
-            return AutoConfig.from_pretrained(reachable(self.model)).to_dict()
-        except Exception as error:  # the hubs' clients raise many kinds
-            raise UserError(f"{self.model}: its config cannot be read ({first_line(error)})") from error
-
-    @cached_property
     def identity(self) -> dict[str, Any]:
-        _ = self.config  # a model that is not there is said in its own words
         return runs.identity(self.path, self.overrides, self.recipe, self.parsed)
 
     @cached_property
     def format(self) -> PromptFormat:
-        _ = self.config
         data = self.parsed["data"]
         return PromptFormat.load(self.model, data.template, data.default_system, data.enable_thinking)
 
@@ -129,66 +119,83 @@ class PlannedRun:
             return training.max_steps
         return math.ceil(math.ceil(rows / max(1, self.batch)) * training.num_train_epochs)
 
-    def read(self, names: list[str], mask_prompts: bool = False) -> Records:
+    def read(self, names: list[str]) -> Records:
         """Registered datasets through LLaMA-Factory's loader and processor, at full length and one record a row.
 
-        ``mask_prompts``: label no prompt, whatever train_on_prompt says.
+        No prompt is labelled, whatever train_on_prompt says, so that questions can be compared.
         """
         from llamafactory.data import get_dataset
 
         data = copy.copy(self.parsed["data"])
-        registered = count_rows(names, data)
         data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
         data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
-        data.train_on_prompt = data.train_on_prompt and not mask_prompts
+        data.mix_strategy, data.train_on_prompt = "concat", False
         model, training = self.parsed["model"], self.parsed["training"]
         template, tokenizer = self.format.template, self.format.tokenizer
-        try:
-            with redirect_stdout(io.StringIO()):  # it prints its first record
-                rows = get_dataset(template, model, data, training, "sft", tokenizer)["train_dataset"]
-        except Exception as error:  # datasets, LLaMA-Factory and pyarrow raise many kinds
-            said = first_line(error.__cause__ or error)
-            if isinstance(error, KeyError):
-                said = f"its rows have no {error}; see its columns, tags and formatting in dataset_info.json"
-            raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
-        lost = registered - len(rows) if data.mix_strategy == "concat" else 0
-        return Records(list(rows["input_ids"]), list(rows["labels"]), lost)
+        registered = count_rows(names, data)
+        with errors_in_words(names), redirect_stdout(io.StringIO()):  # it prints its first record
+            rows = get_dataset(template, model, data, training, "sft", tokenizer)["train_dataset"]
+        return Records(list(rows["input_ids"]), list(rows["labels"]), registered - len(rows))
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """A base model's config."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(reachable(model)).to_dict()
+    except Exception as error:  # the hubs' clients raise many kinds
+        raise UserError(f"{model}: its config cannot be read ({first_line(error)})") from error
+
+
+@contextmanager
+def errors_in_words(names: list[str]) -> Iterator[None]:
+    """What goes wrong in reading datasets, as UserError with their names."""
+    try:
+        yield
+    except Exception as error:  # datasets, LLaMA-Factory and pyarrow raise many kinds
+        said = first_line(error.__cause__ or error)
+        if isinstance(error, KeyError):
+            said = f"its rows have no {error}; see its columns, tags and formatting in dataset_info.json"
+        raise UserError(f"LLaMA-Factory cannot read {', '.join(names)}: {said}") from error
 
 
 def count_rows(names: list[str], data: Any) -> int:
-    """Rows that LLaMA-Factory takes of registered files; 0 where one of them is of a kind that prepare cannot read.
+    """Rows that LLaMA-Factory takes of registered files; 0 where one of them is no local file of a known kind.
 
-    Raises UserError for a dataset that is not registered, missing or empty.
+    Raises UserError for a dataset that is not registered, missing or empty, or cannot be read.
     """
-    total, readable = 0, True
-    for name in dict.fromkeys(names):  # it takes a name once
+    from datasets import load_dataset
+    from llamafactory.extras.constants import FILEEXT2TYPE
+
+    total = 0
+    for name in names:
         files = runs.registered_files(name, data.dataset_dir)
-        if not files or not all(file_format(file.name) for file in files):
-            readable = False
-            continue
-        rows = sum(1 for file in files for _ in load_rows(str(file)))
-        about = read_json(Path(data.dataset_dir) / "dataset_info.json")[name]
-        rows = about.get("num_samples") or rows
+        kind = files and FILEEXT2TYPE.get(files[0].suffix.removeprefix("."))
+        if not kind:
+            return 0
+        with errors_in_words([name]):
+            rows = len(load_dataset(kind, data_files=[str(file) for file in files], split="train"))
+        rows = read_json(Path(data.dataset_dir) / "dataset_info.json")[name].get("num_samples") or rows
         total += min(rows, data.max_samples or rows)
-    return total if readable else 0
+    return total
 
 
 def plan(path: str, overrides: list[str]) -> PlannedRun:
     """A run with its validation mended by overrides of its own, which are part of its identity.
 
     Where only ``dataset`` was overridden, its own NAME_val takes the place of the recipe's. Validation is left out, and
-    that is printed, where its split is empty or missing or the run too short. All else is left to the checks.
+    that is printed, where that split has no records or the run is too short. All else is left to the checks.
     """
     run = PlannedRun(path, overrides)
+    if not run.recipe.get("eval_dataset"):
+        return run
+    own = f"{str(run.recipe['dataset']).partition(',')[0].removesuffix('_train')}_val"
     keys = {override.partition("=")[0] for override in overrides}
-    own_data = "dataset" in keys and "eval_dataset" not in keys
+    if "dataset" in keys and "eval_dataset" not in keys:
+        run = PlannedRun(path, [*overrides, f"eval_dataset={own}"])
     try:
-        if not run.validation:
-            return run
-        if own_data:
-            overrides = [*overrides, f"eval_dataset={run.datasets[0].removesuffix('_train')}_val"]
-            run = PlannedRun(path, overrides)
-        why = why_no_validation(run, own_data)
+        why = why_no_validation(run, own)
     except UserError:
         return run
     if not why:
@@ -198,18 +205,15 @@ def plan(path: str, overrides: list[str]) -> PlannedRun:
     return PlannedRun(path, [*overrides, "eval_dataset=null", "eval_strategy='no'", *best])
 
 
-def why_no_validation(run: PlannedRun, may_be_missing: bool) -> str | None:
-    """Why validation would stop the run or say nothing; None where it is sound.
+def why_no_validation(run: PlannedRun, own: str) -> str | None:
+    """Why validation would stop the run or say nothing; None where it is sound. ``own``: prepare's split of this name.
 
-    A split without records is no mistake: prepare leaves its file empty and does not register it.
+    That one may have no records: prepare leaves its file empty and does not register it.
     """
-    folder = Path(run.parsed["data"].dataset_dir)
-    registry = read_json(folder / "dataset_info.json")
-    for name in run.validation:
-        file = folder / registry.get(name, {"file_name": f"{name}.jsonl"}).get("file_name", "")
-        if file.is_file() and not file.read_bytes().strip():
-            return "its split is empty"
-        if may_be_missing and name not in registry:
-            return f"{run.datasets[0]} has no split {name}"
+    if run.validation == [own]:
+        try:
+            runs.registered_files(own, run.parsed["data"].dataset_dir)
+        except UserError:
+            return f"found no records of {own}"
     steps = run.steps(count_rows(run.datasets, run.parsed["data"]))
     return f"{steps} steps are too short a run" if 0 < steps < FEWEST_STEPS else None

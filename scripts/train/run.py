@@ -156,10 +156,10 @@ def begin(output_dir: Path, run: dict[str, Any]) -> None:
 
 
 def finish(output_dir: Path) -> None:
-    """Note that a run has ended, with the hash of its adapter; the newest such run is what `make eval` takes."""
+    """Note that a run has ended, with the hash of its adapter, or confirm it: `make eval` takes the newest such run."""
     run = read_json(output_dir / IDENTITY)
     run["finished"] = run["finished"] or datetime.now(UTC).isoformat(timespec="seconds")
-    run["adapter_hash"] = folder_hash(output_dir)
+    run["adapter_hash"] = run["adapter_hash"] or folder_hash(output_dir)
     write_json(output_dir / IDENTITY, run)
 
 

@@ -40,5 +40,5 @@ def test_more_of_anything_needs_more():
 
 
 def test_a_config_of_another_kind_is_refused():
-    with pytest.raises(UserError, match="hidden_size"):
+    with pytest.raises(UserError, match="num_hidden_layers"):
         predict_peak_gib({}, {"model_type": "mamba"})

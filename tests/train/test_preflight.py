@@ -56,13 +56,9 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
         ("lora_rank=[8]", "recipe", "lora_rank is [8], expected a valid integer: one value"),
         ("run_name=2024", "recipe", "run_name is 2024, expected a valid string: one value; quote a text of digits"),
         ("default_system=Answer in X: briefly", "recipe", "default_system is {'Answer in X': 'briefly'}, expected"),
-        ("learning_rate=0", "recipe", "learning_rate is 0, expected more than 0"),
-        ("learning_rate=null", "recipe", "learning_rate is None, expected more than 0"),
-        ("learning_rate=2", "recipe", "learning_rate is 2, expected less than 1"),
-        ("per_device_train_batch_size=0", "recipe", "per_device_train_batch_size is 0, expected more than 0"),
-        ("quantization_bit=3", "recipe", "quantization_bit is 3, expected 4 or 8"),
+        ("learning_rate=0", "recipe", "learning_rate is 0, expected more than 0 and less than 1"),
+        ("learning_rate=1e4", "recipe", "learning_rate is 10000.0, expected more than 0 and less than 1"),
         ("do_train=false", "recipe", "nothing would be trained"),
-        ("adapter_name_or_path=nope", "base model", "found no adapter there"),
         ("packing=true", "packing", "neat_packing=true"),
         ("dataset=nobody", "dataset", "no dataset named 'nobody'"),
         ("eval_dataset=nope", "dataset", "no dataset named 'nope'"),
@@ -89,10 +85,10 @@ def test_a_mistake_is_one_failed_row_with_its_remedy(tmp_path, recipe, override,
 @pytest.mark.parametrize(
     ("val", "overrides", "left_out"),
     [
-        ("", "num_train_epochs=9", "its split is empty"),
-        (None, "num_train_epochs=9", "its split is empty"),
+        ("", "num_train_epochs=9", "found no records of demo_val"),
+        (None, "num_train_epochs=9", "found no records of demo_val"),
         ("same", "num_train_epochs=1", "3 steps are too short"),
-        ("same", "num_train_epochs=9 dataset=other_train", "other_train has no split other_val"),
+        ("same", "num_train_epochs=9 dataset=other_train", "found no records of other_val"),
         ("same", "num_train_epochs=9", None),
     ],
 )
@@ -135,7 +131,7 @@ SHAREGPT = {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
         ("folder/a.json", [ALPACA] * 3, {}, None, ""),
         ("s.jsonl", {"conversations": TURNS}, SHAREGPT, None, ""),
         ("l.jsonl", ALPACA | {"instruction": "Fever. " * 700}, {}, "lengths", "longer than cutoff_len 512"),
-        ("e.jsonl", "", {}, "dataset", "holds no record"),
+        ("e.jsonl", "", {}, "dataset", "no data"),
         ("n.jsonl", ALPACA | {"output": "Rest."}, {}, "thoughts", "1 of 1 records train no thought"),
         ("d.json", [ALPACA, ALPACA | {"output": None}], {}, "dataset", "drops 1 records"),
         ("c.json", [ALPACA] * 3, {"num_samples": 2}, None, ""),
@@ -223,9 +219,10 @@ def test_how_long_the_main_recipe_takes_is_foretold(monkeypatch, card, says):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card)
     monkeypatch.setattr(planned, "look_for_hub", lambda model: None)
+    monkeypatch.setattr(planned, "read_config", lambda model: SHAPES["7b"])
     run = PlannedRun("yamls/qlora.yaml", [])
     settings = SimpleNamespace(**run.recipe, max_steps=-1)
-    run.parsed, run.config = {"training": settings, "data": settings}, SHAPES["7b"]
+    run.parsed = {"training": settings, "data": settings}
     run.records = Records([[0] * 570] * 20_000, [], 0)
     said = duration.estimate(run)
     assert said.startswith("417 steps of 48 records")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common import UserError, file_hash, read_json, write_json
+from scripts.train import __main__ as train
 from scripts.train import resume
 from scripts.train import run as runs
 from scripts.train.planned import PlannedRun
@@ -108,7 +109,6 @@ def change(path: Path, **values) -> None:
         (lambda d: (d / "adapter_model.safetensors").write_bytes(b"other"), "trained again without `make train`"),
         (lambda d: change(d / runs.IDENTITY, adapter_hash=None), "did not end"),
         (lambda d: change(d / runs.IDENTITY, format=1), "older MedCoT"),
-        (lambda d: (change(d / "adapter_config.json", r=64), runs.finish(d)), "the adapter's r is 64"),
         (lambda d: (d / "adapter_config.json").unlink(), "no adapter_config.json"),
         (lambda d: (d / runs.IDENTITY).unlink(), "no recipe of yamls/ or examples/"),
     ],
@@ -141,6 +141,9 @@ def test_a_bare_run_is_assumed_to_be_its_recipes_and_what_the_folder_contradicts
 def test_a_checkpoint_belongs_to_its_run(finished):
     shutil.copytree(finished, finished / "checkpoint-5", ignore=shutil.ignore_patterns("medcot.json"))
     assert runs.read_run(finished / "checkpoint-5")["template"] == "qwen3"
+    change(finished / "checkpoint-5/adapter_config.json", r=64)
+    with pytest.raises(UserError, match="the adapter's r is 64"):
+        runs.read_run(finished / "checkpoint-5")
 
 
 def test_a_hub_dataset_and_a_missing_test_split_are_no_error(tmp_path, run):
@@ -183,3 +186,18 @@ def test_the_log_is_cut_back_to_the_checkpoint_that_is_resumed(tmp_path):
     log.write_text('{"current_steps": 1}\n{"current_steps": 2}\n{"current_steps": 3}\n{"curr')
     resume.trim_log(tmp_path)
     assert log.read_text() == '{"current_steps": 1}\n{"current_steps": 2}\n'
+
+
+def test_a_finished_run_is_kept_and_its_end_confirmed(tmp_path, recipe, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", str(recipe)])
+    make_checkpoint(tmp_path / "run")
+    (tmp_path / "run/train_results.json").write_text("{}")
+    (tmp_path / "run/adapter_config.json").write_text("{}")
+    runs.begin(tmp_path / "run", PlannedRun(str(recipe), []).identity)
+    for _ in range(2):  # stopped before its end was noted; noted
+        assert train.main() == 0
+        assert "trained already" in capsys.readouterr().out
+    kept = read_json(tmp_path / "run/medcot.json")["adapter_hash"]
+    (tmp_path / "run/adapter_model.safetensors").write_bytes(b"trained again without make train")
+    train.main()
+    assert read_json(tmp_path / "run/medcot.json")["adapter_hash"] == kept
