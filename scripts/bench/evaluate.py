@@ -30,24 +30,20 @@ SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medic
 HF_BATCH = 100
 MEAN = 400  # tokens of a text that is not cut
 WORK = ROOT / "saves/bench"  # models and logs
+ROWS = ROOT / "docs/bench_evaluate.json"
 WORDS = ("fever", "cough", "pain", "rash", "dose", "heart", "发热", "咳嗽", "疼痛", "剂量", "心脏", "血压")
 
 
 def make_adapter(model: Path, folder: Path) -> Path:
-    """A random rank-8 adapter on all linear layers; made without loading the model's weights."""
+    """A random rank-8 adapter on all linear layers."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     if not (folder / "adapter_model.safetensors").exists():
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=torch.bfloat16)
-            lora = get_peft_model(empty, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
-        lora = lora.to_empty(device="cpu")
-        for name, weight in lora.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.01)
-        lora.save_pretrained(folder)
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", init_lora_weights=False)
+        get_peft_model(base, config).save_pretrained(folder)
     return folder
 
 
@@ -138,17 +134,6 @@ def measure(name: str, subject: Subject, args: argparse.Namespace, loaded: Loade
     }
 
 
-def free(loaded: LoadedModel) -> None:
-    """Give the GPU's memory back."""
-    import gc
-
-    import torch
-
-    loaded.model = None
-    gc.collect()
-    torch.cuda.empty_cache()
-
-
 def main() -> None:
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m scripts.bench.evaluate", description=__doc__, **style)
@@ -158,21 +143,20 @@ def main() -> None:
     parser.add_argument("--vllm", help="an environment with vLLM, or its interpreter (default: .venv-vllm)")
     parser.add_argument("--items", type=int, default=512)
     parser.add_argument("--budget", type=int, default=1024, help="most tokens of a text")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/bench_evaluate.json")
     args = parser.parse_args()
     model = WORK / f"{args.shape}-evaluate"
     build_model(SHAPES[args.shape], model, args.tokenizer)
     adapter = make_adapter(model, WORK / f"{args.shape}-adapter")
     subject = Subject(str(model), str(adapter), "qwen", None, True, PLAIN, None)
-    loaded = LoadedModel(subject, PLAIN) if set(args.engines) - {"vllm"} else None
-    for name in sorted(args.engines):
-        if name == "vllm" and loaded:
-            free(loaded)
+    loaded = None
+    for name in sorted(args.engines, reverse=True):  # vllm first: its server takes the whole GPU, and gives it back
+        if name != "vllm":
+            loaded = loaded or LoadedModel(subject, PLAIN)
         row = measure(name, subject, args, loaded)
         row |= {"machine": machine(), "commit": git_commit(), "measured": time.strftime("%Y-%m-%d")}
         row |= {"versions": versions("torch", "transformers", "vllm")}
-        rows = read_json(args.out) if args.out.exists() else []
-        write_json(args.out, [*rows, row])
+        rows = read_json(ROWS) if ROWS.exists() else []
+        write_json(ROWS, [*rows, row])
         print({key: row[key] for key in ("engine", "model", "tokens_per_s", "items_per_s", "seconds")}, flush=True)
 
 

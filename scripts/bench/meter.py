@@ -1,10 +1,9 @@
-"""What scripts/bench/metered.py hangs into the trainer: seconds, tokens, loss and memory of each optimiser step."""
+"""Train one recipe through LLaMA-Factory's run_exp and measure it; scripts/bench/train.py starts this as a child."""
 
 from __future__ import annotations
 
-import os
+import argparse
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +34,11 @@ def matmul_tflops(size: int = 8192, repeats: int = 30) -> float:
     return 2 * size**3 * repeats / (start.elapsed_time(end) / 1e3) / 1e12
 
 
-def peak_gib() -> tuple[float, float]:
-    """Peak (reserved, allocated) GPU memory of this process, GiB; zeros without a GPU."""
-    if not torch.cuda.is_available():
-        return 0.0, 0.0
-    return torch.cuda.max_memory_reserved() / 2**30, torch.cuda.max_memory_allocated() / 2**30
-
-
-def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
+def now() -> float:
+    """Seconds on a clock, once the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def over_processes(values: Iterable[float], how: str) -> list[float]:
-    """Each value's sum ("SUM") or largest ("MAX") over the processes of a run on several GPUs."""
-    if not torch.distributed.is_initialized():
-        return list(values)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shared = torch.tensor(list(values), dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(shared, getattr(torch.distributed.ReduceOp, how))
-    return shared.tolist()
+    return time.perf_counter()
 
 
 class Meter(TrainerCallback):
@@ -64,9 +47,9 @@ class Meter(TrainerCallback):
     def __init__(self, out: Path) -> None:
         self.out = out
         self.seconds: list[float] = []
-        self.real: list[Any] = []
-        self.padded: list[int] = []
         self.loss: list[float] = []
+        self.real: Any = 0
+        self.padded = 0
         self.unsloth_modules = 0
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -76,38 +59,52 @@ class Meter(TrainerCallback):
 
     def count(self, model, positional, named):
         labels = named.get("labels")
-        if labels is not None:
-            self.real[-1] = self.real[-1] + real_tokens(labels)  # stays on the device: reading it would stall the GPU
-            self.padded[-1] += labels.numel()
+        if labels is not None and len(self.seconds) >= WARMUP:
+            self.real = self.real + real_tokens(labels)  # stays on the device: reading it would stall the GPU
+            self.padded += labels.numel()
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.real.append(0)
-        self.padded.append(0)
-        synchronize()
-        self.start = time.perf_counter()
+        self.began = now()
 
     def on_step_end(self, args, state, control, **kwargs):
-        synchronize()
-        self.seconds.append(time.perf_counter() - self.start)
-        if len(self.seconds) > WARMUP:  # after each step: a run that is stopped keeps what it measured
-            self.write()
+        self.seconds.append(now() - self.began)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
             self.loss.append(logs["loss"])
 
     def on_train_end(self, args, state, control, **kwargs):
-        peaks = peak_gib()  # before the matrix product, whose operands are no training
-        self.write(peaks, matmul_tflops=matmul_tflops() if torch.cuda.is_available() else None)
+        """Put together what all processes measured; the first one writes it."""
+        from accelerate.utils import gather
 
-    def write(self, peaks: tuple[float, float] | None = None, **more: Any) -> None:
-        """Put together what all processes measured so far; the first process writes it."""
-        tokens = over_processes([sum(int(n) for n in column[WARMUP:]) for column in (self.real, self.padded)], "SUM")
-        memory = over_processes(peaks or peak_gib(), "MAX")
-        if int(os.environ.get("RANK", 0)) > 0:
+        memory = [torch.cuda.max_memory_reserved() / 2**30, torch.cuda.max_memory_allocated() / 2**30]
+        own = torch.tensor([[int(self.real), self.padded, *memory]], dtype=torch.float64, device=args.device)
+        everybody = gather(own)  # (processes, 4)
+        real, padded = everybody[:, :2].sum(dim=0).tolist()
+        reserved, allocated = everybody[:, 2:].amax(dim=0).tolist()
+        if not state.is_world_process_zero:
             return
         found = {"seconds": sum(self.seconds[WARMUP:]), "step_seconds": [round(s, 3) for s in self.seconds]}
-        found |= {"real_tokens": tokens[0], "all_tokens": tokens[1]}
-        found |= {"reserved_gib": memory[0], "allocated_gib": memory[1]}
+        found |= {"real_tokens": real, "all_tokens": padded, "reserved_gib": reserved, "allocated_gib": allocated}
         found |= {"loss_curve": self.loss, "unsloth_modules": self.unsloth_modules}
-        write_json(self.out, found | more)
+        found["matmul_tflops"] = matmul_tflops() if torch.cuda.is_available() else None
+        write_json(self.out, found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench.meter", description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--limit-gib", type=float, help="let this process take no more GPU memory than this")
+    args = parser.parse_args()
+    import yaml
+    from llamafactory.train.tuner import run_exp
+
+    if args.limit_gib and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory / 2**30
+        torch.cuda.set_per_process_memory_fraction(min(1.0, args.limit_gib / total))
+    run_exp(yaml.safe_load(args.recipe.read_text()), callbacks=[Meter(args.out)])
+
+
+if __name__ == "__main__":
+    main()

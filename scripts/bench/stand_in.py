@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from scripts.common import write_json, write_jsonl
+from scripts.common import atomic_folder, write_json, write_jsonl
 from scripts.train.memory import linear_sizes, linear_weights
 
 
@@ -62,33 +62,21 @@ def build_data(folder: Path, tokenizer_dir: Path, lengths: list[int]) -> None:
 
 
 def build_model(config: dict[str, Any], folder: Path, tokenizer_dir: Path) -> None:
-    """Save the config's model with random bf16 weights, made on the GPU where there is one, a file for each layer."""
+    """Save the config's model with random bf16 weights, made on the GPU where there is one."""
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    if (folder / "model.safetensors.index.json").exists():
+    if folder.exists():
         return
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    tokenizer.save_pretrained(folder)
     marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = config | marks | {"vocab_size": max(config["vocab_size"], len(tokenizer))}
-    full = AutoConfig.for_model(**config, dtype="bfloat16")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(full, dtype=torch.bfloat16)
-    model.config.save_pretrained(folder)
     torch.manual_seed(42)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shards: dict[str, dict[str, Any]] = {}
-    for name, tensor in model.state_dict().items():
-        part = name.split(".")[2] if ".layers." in name else "rest"
-        value = torch.empty(tensor.shape, dtype=torch.bfloat16, device=device)
-        value.fill_(1.0) if "norm" in name and name.endswith("weight") else value.normal_(0, 0.02)
-        shards.setdefault(f"model-{part}.safetensors", {})[name] = value.cpu()
-    for file, tensors in shards.items():
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-    index = {name: file for file, tensors in shards.items() for name in tensors}
-    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
+    with atomic_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def flops_per_token(config: dict[str, Any], context: float) -> float:

@@ -85,7 +85,7 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
         launch = ["-m", "accelerate.commands.launch", "--config_file", args.accelerate, "--num_processes", args.gpus]
     elif args.gpus > 1:
         launch = ["-m", "torch.distributed.run", f"--nproc-per-node={args.gpus}", "--standalone"]
-    command = [sys.executable, *launch, "-m", "scripts.bench.metered", folder / "recipe.yaml", folder / "out.json"]
+    command = [sys.executable, *launch, "-m", "scripts.bench.meter", folder / "recipe.yaml", folder / "out.json"]
     command += ["--limit-gib", limit] if limit else []
     env = os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
     env["TORCH_CUDNN_SDPA_DEPRIORITIZED"] = "1"  # flash attention, as on every card but the largest; make train sets it
@@ -101,10 +101,10 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
         finally:
             with contextlib.suppress(ProcessLookupError):  # workers too: they would keep the GPU's memory
                 os.killpg(child.pid, signal.SIGKILL)
-    if status != 0 and not (folder / "out.json").exists():
+    if status != 0:
         lines = (folder / "log.txt").read_text(errors="replace").splitlines()
         return {"error": f"status {status}", "log_tail": lines[-25:]}
-    return read_json(folder / "out.json") | ({"stopped": f"status {status}"} if status != 0 else {})
+    return read_json(folder / "out.json")
 
 
 def figures(measured: dict[str, Any], config: dict[str, Any], file: Path, gpus: int) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def figures(measured: dict[str, Any], config: dict[str, Any], file: Path, gpus: 
     lengths = [len(row["input"].split()) + len(row["output"].split()) + 8 for _, row in read_jsonl(file)]
     context = sum(n * n for n in lengths) / sum(lengths) / 2  # causal: half of its record
     rate = measured["real_tokens"] / measured["seconds"]
-    peak = (measured.get("matmul_tflops") or 0) * 1e12 * gpus
-    kept = ("loss_curve", "step_seconds", "matmul_tflops", "unsloth_modules", "stopped")
+    peak = (measured["matmul_tflops"] or 0) * 1e12 * gpus
+    kept = ("loss_curve", "step_seconds", "matmul_tflops", "unsloth_modules")
     return {
         "tokens_per_s": round(rate, 1),
         "hours_25k": round(25000 * sum(lengths) / len(lengths) / rate / 3600, 3),
@@ -121,7 +121,7 @@ def figures(measured: dict[str, Any], config: dict[str, Any], file: Path, gpus: 
         "allocated_gib": round(measured["allocated_gib"], 2),
         "padding_share": round(1 - measured["real_tokens"] / measured["all_tokens"], 4),
         "mfu": round(flops_per_token(config, context) * rate / peak, 4) if peak else None,
-        **{key: measured[key] for key in kept if key in measured},
+        **{key: measured[key] for key in kept},
     }
 
 
