@@ -23,7 +23,7 @@ RATES = {  # a part of the card's name → TFLOP/s; the first that fits counts
     "A6000": 155, "A5000": 111, "A40": 150, "A10": 125, "T4": 65, "V100": 125, "B200": 2250, "5090": 210, "5080": 113,
     "5070": 62, "4090": 165, "4080": 98, "4070": 58, "4060": 30, "3090": 71, "3080": 60, "3060": 26, "2080": 54,
 }  # fmt: skip
-CPU_SECONDS = (1.7e-11, 4e-11)  # per token and weight on 2 cores: docs/results/demo, quiet and busy
+CPU_SECONDS = (1.7e-11, 4e-11)  # per token and weight: the 0.5B base on 2 cores, quiet and busy
 MEASURED_WEIGHTS = 6.53e9  # of the matrix products of DeepSeek-R1-Distill-Qwen-7B, whose shape the rows have
 TIMED_STEPS = 6
 

@@ -2,7 +2,7 @@
 
 Counts what the tensors need at the worst moment (PyTorch's "allocated") and CUDA's own context. PyTorch reserves more
 while there is room (4 to 190% more in docs/bench_train.json) and gives it back before it runs out of memory.
-Within 10% of every measured run: tests/train/test_memory.py.
+Within 10% of every run measured with the pinned Unsloth: tests/train/test_memory.py.
 """
 
 from __future__ import annotations

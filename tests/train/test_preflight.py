@@ -212,7 +212,7 @@ def test_checkpoints_and_a_download_want_room(recipe, monkeypatch):
     [("NVIDIA H100 80GB HBM3", "minutes"), ("NVIDIA GeForce RTX 4090", "hours"), ("Some New Card", "--time")],
 )
 def test_how_long_the_main_recipe_takes_is_foretold(monkeypatch, card, says):
-    """20,000 records of 570 tokens on the 7B shape: 17 minutes at 11,300 tokens/s on an H100."""
+    """20,000 records of 570 tokens on the 7B shape: 17 minutes at 11,095 tokens/s on an H100."""
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
