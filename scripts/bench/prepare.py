@@ -3,10 +3,9 @@
     python -m scripts.bench.prepare --text FOLDER                    # 1,000 and 10,000 records, a few minutes
     python -m scripts.bench.prepare --text FOLDER --sizes 20000 --seed 7 --json docs/prepare.json
 
-Real text is in the folder --text. Clean questions and reasoning are put together from real
-sentences; cuts, refusals, loops and foreign reasoning are planted into real records. Prints for each size recall and
-precision of what was planted, the floor (reading and tokenising once), seconds and peak memory of all steps together,
-and what datatrove's MinHash finds.
+Real text is in the folder --text. Clean questions and reasoning are put together from real sentences; cuts and loops
+are planted into real records. Prints for each size recall and precision of what was planted, the floor (reading and
+tokenising once), seconds and peak memory of all steps together, and what datatrove's MinHash finds.
 """
 
 from __future__ import annotations
@@ -46,20 +45,14 @@ DEMANDS = {
     "And what is the mechanism behind it?|Please also explain how this can be prevented.|Why does this happen?",
     "zh": "下一步怎么处理？|并说明如何预防。|另外，最需警惕哪种并发症？|发病机制是什么？|为什么会这样？",
 }
-REFUSALS = {
-    "en": "I'm sorry, but I can't help with that.|I am unable to provide medical advice.|As an AI model, I do not "
-    "diagnose.|I apologize, but I cannot answer this question.|Sorry, I can't assist with this.|I cannot diagnose. See "
-    "a doctor.|Unfortunately, I cannot give you advice.|I'm not able to help here.|I must decline to answer this.",
-    "zh": "抱歉，我无法提供医疗建议。|对不起，我不能回答这个问题。|作为一个人工智能助手，我不能给出诊断。|"
-    "很抱歉，我无法为您诊断。|抱歉，这个问题我无法回答。|作为AI模型，我无法替代医生。|我无法提供具体的用药建议。",
-}
 SMALL_WORDS = {
     "en": "really quite some other such kindly well also thus same with about",
     "zh": "的 了 呢 啊 也 就 会 很 这 那 又",
 }
+# Where a benchmark's item leaks; in a question twice as often.
+PLACES = [("Question", "leak"), ("Question", "leak"), ("Complex_CoT", "quote_thought"), ("Response", "quote_answer")]
 WORK = Path("/tmp/medcot-bench-prepare")  # corpora, outputs and logs
 Row = dict
-Plant = Callable[[Row, random.Random, Row], Row]  # a real record, chance, a real record in the other language
 
 
 def cut(text: str, rng: random.Random) -> str:
@@ -77,13 +70,12 @@ def loop(text: str, rng: random.Random) -> str:
     return text[: rng.randrange(len(text) // 3, len(text))] + said * rng.randrange(5, 30)
 
 
-PLANTS: dict[str, Plant] = {
-    "cut_off_reasoning": lambda r, rng, _: r | {"Complex_CoT": cut(r["Complex_CoT"], rng)},
-    "cut_off_answer": lambda r, rng, _: r | {"Response": cut(r["Response"], rng)},
-    "looping_reasoning": lambda r, rng, _: r | {"Complex_CoT": loop(r["Complex_CoT"], rng)},
-    "looping_answer": lambda r, rng, _: r | {"Response": loop(r["Response"], rng)},
-    "refusal": lambda r, rng, _: r | {"Response": rng.choice(REFUSALS[r["lang"]].split("|"))},
-    "mixed_language": lambda r, rng, o: r | {key: o[key] for key in [rng.choice(("Complex_CoT", "Response"))]},
+# What is planted into a field of a real record, and how.
+PLANTS: dict[str, tuple[str, Callable[[str, random.Random], str]]] = {
+    "cut_off_reasoning": ("Complex_CoT", cut),
+    "cut_off_answer": ("Response", cut),
+    "looping_reasoning": ("Complex_CoT", loop),
+    "looping_answer": ("Response", loop),
 }
 
 
@@ -99,8 +91,7 @@ def real_records(text: Path) -> dict[str, list[Row]]:
         lang = "en" if "_en" in name else "zh"
         for record in read_source(str(raw / name), columns):
             if min(len(record.thought), len(record.answer)) > 60:
-                row = {"Question": record.question, "Complex_CoT": record.thought, "Response": record.answer}
-                found[lang].append(row | {"lang": lang})
+                found[lang].append({"Complex_CoT": record.thought, "Response": record.answer, "lang": lang})
     return found
 
 
@@ -144,11 +135,11 @@ def edit(text: str, lang: str, share: float, rng: random.Random) -> str:
 
 def leak(item: Row, kind: str, rng: random.Random) -> str:
     """A benchmark item as it leaks: as it is, edited, or with its options."""
-    if kind == "leak_edited":
+    if kind == "edited":
         return edit(item["question"], item["lang"], rng.uniform(0.02, 0.1), rng)
     mark = rng.choice((". ", ") ", "、"))
     options = [f"{letter}{mark}{option}" for letter, option in item["options"].items()]
-    return "\n".join([item["question"], *(options if kind == "leak_folded" else [])])
+    return "\n".join([item["question"], *(options if kind == "folded" else [])])
 
 
 def near(question: str, lang: str, rng: random.Random) -> tuple[str, str]:
@@ -161,9 +152,9 @@ def near(question: str, lang: str, rng: random.Random) -> tuple[str, str]:
 
 def contrast(question: str, lang: str, rng: random.Random) -> tuple[str, str, str]:
     """The kind of a contrast, and two questions that it keeps apart."""
-    kind, demand = rng.choice((*CONTRASTS, "demand")), rng.choice(DEMANDS[lang].split("|"))
+    kind = rng.choice((*CONTRASTS, "demand"))
     if kind == "demand":
-        return f"other_{kind}", question, question + GLUE[lang] + demand
+        return f"other_{kind}", question, question + GLUE[lang] + rng.choice(DEMANDS[lang].split("|"))
     frame, words = CONTRASTS[kind][lang == "zh"]
     one, two = (f"{frame.format(word)}{GLUE[lang]}{question}" for word in rng.sample(words.split(), 2))
     return f"other_{kind}", one, two
@@ -180,40 +171,37 @@ def corpus(size: int, seed: int, items: list[Row], free: dict[str, list[str]], t
     rng, real = random.Random(seed), real_records(text)
     ask = {lang: sentences(free[lang], lang) for lang in GLUE}
     think = {lang: sentences([f"{r['Complex_CoT']} {r['Response']}" for r in real[lang]], lang) for lang in GLUE}
-    clean: list[tuple[int, Row]] = []
-    waiting: list[tuple[Row, Row]] = []
+    own = {lang: [item for item in items if item["lang"] == lang] for lang in GLUE}
+    clean: dict[str, list[tuple[int, str]]] = {lang: [] for lang in GLUE}  # numbers and questions
+    waiting: list[tuple[Row, Row]] = []  # the other questions of contrasts
     for number in range(size):
         lang = rng.choice(("en", "zh"))
         row = {"Question": draw(ask[lang], lang, *((4, 6) if lang == "en" else (6, 10)), rng)}
         row["Complex_CoT"] = draw(think[lang], lang, *((14, 28) if lang == "en" else (30, 70)), rng)
         row |= {"Response": draw(think[lang], lang, 4, 4, rng), "lang": lang}
         truth, fate = {"kind": "clean", "lang": lang, "of": number}, rng.random()
-        same = [pair for pair in clean[-300:] if pair[1]["lang"] == lang]
         if waiting and fate < 0.3:
             row, truth = waiting.pop(rng.randrange(len(waiting)))
-        elif fate < 0.36 and same:
-            truth["of"], original = rng.choice(same)
-            truth["kind"], row["Question"] = near(original["Question"], lang, rng)
+        elif fate < 0.36 and clean[lang]:
+            truth["of"], question = rng.choice(clean[lang][-150:])
+            truth["kind"], row["Question"] = near(question, lang, rng)
         elif fate < 0.40:
             kind, row["Question"], other = contrast(row["Question"], lang, rng)
             copy = row | {"Question": other, "Complex_CoT": draw(think[lang], lang, 20, 28, rng)}
             waiting.append((copy, truth | {"kind": kind}))
         elif fate < 0.46:
-            item = rng.choice([item for item in items if item["lang"] == lang])
-            where = rng.choice(("Question", "Question", "Complex_CoT", "Response"))
-            kinds = ("leak_verbatim", "leak_folded", "leak_edited")  # an edited quote is not looked for
-            kind = rng.choice(kinds if where == "Question" else kinds[:2])
-            said = leak(item, kind, rng)
-            if where != "Question":
-                kind = kind.replace("leak", "quote_thought" if where == "Complex_CoT" else "quote_answer")
-                said = f"{draw(think[lang], lang, 3, 5, rng)}\n{said}\n{row[where]}"
-            truth["kind"], row[where] = kind, said
-        elif fate < 0.58:
+            where, name = rng.choice(PLACES)
+            kind = rng.choice(("verbatim", "folded", "edited") if name == "leak" else ("verbatim", "folded"))
+            said = leak(rng.choice(own[lang]), kind, rng)
+            truth["kind"] = f"{name}_{kind}"
+            row[where] = said if name == "leak" else f"{draw(think[lang], lang, 3, 5, rng)}\n{said}\n{row[where]}"
+        elif fate < 0.54:
             truth["kind"] = rng.choice(list(PLANTS))
-            other = rng.choice(real[{"en": "zh", "zh": "en"}[lang]])
-            row = PLANTS[truth["kind"]](rng.choice(real[lang]) | {"Question": row["Question"]}, rng, other)
+            where, plant = PLANTS[truth["kind"]]
+            row |= rng.choice(real[lang])
+            row[where] = plant(row[where], rng)
         else:
-            clean.append((number, row))
+            clean[lang].append((number, row["Question"]))
         yield row, truth
 
 

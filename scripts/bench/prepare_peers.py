@@ -16,29 +16,15 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-from scripts.common import read_json, read_jsonl, run_main, write_json, write_jsonl
+from scripts.common import read_json, read_jsonl, write_json, write_jsonl
 
 HAN = re.compile("([\u3400-\u9fff])")
 WORKERS = len(os.sched_getaffinity(0))
 
 
-class Split:
-    """Words between spaces; datatrove's own tokenisers want spaCy or Stanza, which are slower than this."""
-
-    def word_tokenize(self, text: str) -> list[str]:
-        """The words of a text."""
-        return text.split()
-
-
-def xxhash64(text: str) -> int:
-    """datatrove's default hash; its own wrapper passes str, which xxhash 4 refuses."""
-    import xxhash
-
-    return xxhash.xxh64_intdigest(text.encode())
-
-
 def datatrove_minhash(folder: Path) -> set[int]:
     """Lines that datatrove's four MinHash stages remove, in their default configuration."""
+    import xxhash
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter
     from datatrove.pipeline.dedup import MinhashDedupSignature as Signature
@@ -47,7 +33,10 @@ def datatrove_minhash(folder: Path) -> set[int]:
     from datatrove.pipeline.writers import JsonlWriter
 
     signature = Signature(str(folder / "signatures"), config=MinhashConfig(), language="zho")
-    signature.word_tokenizer, signature._hash_func = Split(), xxhash64
+    # Words between spaces: datatrove's own tokenisers want spaCy or Stanza, which are slower than this. And its default
+    # hash in bytes: its own wrapper passes str, which xxhash 4 refuses.
+    signature.word_tokenizer = SimpleNamespace(word_tokenize=str.split)
+    signature._hash_func = lambda text: xxhash.xxh64_intdigest(text.encode())
     config, at = signature.config, lambda name: str(folder / name)
     reader = JsonlReader(str(folder), glob_pattern="questions.jsonl")
     stages = [
@@ -81,33 +70,28 @@ def ours_duplicates(folder: Path) -> set[int]:
     return {place + 1 for place in dedup.find(records, 0.5)[0]}
 
 
+def run(job: str, folder: str) -> None:
+    """Time one job and note the lines that it removes, as ``measure`` starts it."""
+    begin = time.perf_counter()
+    removed = {"ours_duplicates": ours_duplicates, "datatrove_minhash": datatrove_minhash}[job](Path(folder))
+    write_json(Path(folder) / f"{job}.json", {"seconds": time.perf_counter() - begin, "removed": sorted(removed)})
+
+
 def measure(work: Path, truths: list[dict]) -> dict:
     """Seconds of each job on ``work``/corpus.jsonl, and how many near-duplicates of how many it found, by language."""
     from scripts.bench.prepare import measured, tally
 
     folder = work / "peers"
     folder.mkdir()
-    rows = ((HAN.sub(r" \1 ", str(row["Question"])), str(number)) for number, row in read_jsonl(work / "corpus.jsonl"))
+    rows = ((HAN.sub(r" \1 ", row["Question"]), str(number)) for number, row in read_jsonl(work / "corpus.jsonl"))
     write_jsonl(folder / "questions.jsonl", ({"text": text, "id": number} for text, number in rows))
     near = [(n, truth) for n, truth in enumerate(truths, 1) if truth["kind"].startswith("near")]
     result: dict[str, dict] = {}
     for job in ("ours_duplicates", "datatrove_minhash"):
-        measured([sys.executable, "-m", "scripts.bench.prepare_peers", job, str(folder)], work / f"{job}.log")
+        code = f"from scripts.bench.prepare_peers import run; run({job!r}, {str(folder)!r})"
+        measured([sys.executable, "-c", code], work / f"{job}.log")
         found = read_json(folder / f"{job}.json")
         removed = set(found["removed"])
         hits = [(truth["lang"], truth["kind"], bool({n, truth["of"] + 1} & removed)) for n, truth in near]
-        result[job] = {"seconds": found["seconds"], "found": tally(hits)}
+        result[job] = {"seconds": round(found["seconds"], 2), "found": tally(hits)}
     return result
-
-
-def main() -> None:
-    """Run one job, as measure() starts it: JOB FOLDER."""
-    job, folder, begin = sys.argv[1], Path(sys.argv[2]), time.perf_counter()
-    removed = globals()[job](folder)
-    seconds = round(time.perf_counter() - begin, 2)
-    write_json(folder / f"{job}.json", {"seconds": seconds, "removed": sorted(removed)})
-
-
-if __name__ == "__main__":  # datatrove starts processes that import this module again
-    multiprocessing.freeze_support()
-    run_main(main)

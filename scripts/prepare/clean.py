@@ -97,8 +97,6 @@ def loops(text: str) -> bool:
     """Whether a text repeats itself: a fifth of its runs of ten tokens were there before, or its end was, twice."""
     if len(text) < 60:
         return False
-    if len(set(text[-60:])) <= 2 and text[-1].isalpha():
-        return True
     parts = tokens(text)
     runs = Counter(zip(*(parts[i:] for i in range(10)), strict=False))
     if runs.total() < 20:
