@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy
 from rensa import RMinHash
 
-from scripts.prepare.text import is_han
+from scripts.prepare.text import HAN_FROM, is_han
 
 if TYPE_CHECKING:
     from scripts.prepare.run import Row
@@ -58,7 +58,7 @@ def features(parts: Sequence[str]) -> list[str]:
     """What near-duplicates share: pairs of neighbouring tokens from a Chinese character on, and other tokens that are
     no stop words. Both survive reordered sentences."""
     pairs = zip_longest(parts, parts[1:], fillvalue="")
-    found = [one + other if is_han(one) else one for one, other in pairs]
+    found = [one + other if one >= HAN_FROM else one for one, other in pairs]
     return [feature for feature in found if feature not in STOP_WORDS] or found
 
 
