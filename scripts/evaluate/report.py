@@ -61,7 +61,11 @@ def training_history(adapter: str | None) -> dict[str, list[list[float]]]:
     """[step, loss] of training and of validation, from LLaMA-Factory's log in the run's folder."""
     if adapter is None:
         return {}
-    rows = rows_of(Path(adapter, "trainer_log.jsonl")) or rows_of(ROOT / adapter / "trainer_log.jsonl")
+    folder = Path(adapter) if Path(adapter, "trainer_log.jsonl").is_file() else ROOT / adapter
+    rows = rows_of(folder / "trainer_log.jsonl")
+    if (folder / "eval_results.json").is_file():  # validation after the last step is not in the log
+        last = read_json(folder / "eval_results.json")
+        rows.append({"current_steps": rows[-1]["total_steps"], "eval_loss": last["eval_loss"]})
     found = {}
     for kind, key in (("training", "loss"), ("validation", "eval_loss")):
         if points := [[row["current_steps"], row[key]] for row in rows if key in row]:

@@ -30,9 +30,11 @@ def record(side: str, i: int, nats: float) -> dict[str, Any]:
 def write_results(folder: Path, rows: list[dict] | None = None, only: tuple[str, ...] = (), **subject: Any) -> Path:
     """Write the files named by ``only`` (default: all) and their samples; ``rows``: of accuracy, 12 gained."""
     run = folder / "own run"
-    log = [{"current_steps": i, "loss": 4 - i / 10} for i in range(1, 11)] + [{"current_steps": 10, "eval_loss": 3.5}]
+    log = [{"current_steps": i, "total_steps": 10, "loss": 4 - i / 10} for i in range(1, 11)]
+    log.insert(5, {"current_steps": 5, "total_steps": 10, "eval_loss": 3.9})
     run.mkdir(exist_ok=True)
     write_jsonl(run / "trainer_log.jsonl", log)
+    write_json(run / "eval_results.json", {"epoch": 1.0, "eval_loss": 3.5})  # LLaMA-Factory's validation after training
     sides = ("base", "tuned")
     rows = rows or [scored(side, i, i < 6 or (side == "tuned" and i < 18)) for side in sides for i in range(24)]
     records = [record(side, i, nats) for side, nats in zip(sides, (2.5, 2.0), strict=True) for i in range(24)]

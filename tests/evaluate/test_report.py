@@ -46,7 +46,7 @@ def test_its_order_and_what_each_row_names(folder):
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings[:3] == ["## Answers before and after", "## Training", "## Before and after in numbers"]
     assert headings[-1] == "## The demo's steps"
-    assert "validation loss: 3.500 at step 10" in text
+    assert "validation loss: 3.900 at step 5 → 3.500 at step 10" in text
     row = next(line for line in text.splitlines() if line.startswith("| accuracy: bench"))
     assert "| 24 | 24 | 25.0% [" in row
     assert row.endswith("| < 0.001 | gain | transformers, nf4 |")
