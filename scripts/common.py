@@ -230,8 +230,15 @@ def file_hash(*paths: str | Path) -> str:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Installed versions of the named distributions; those that are missing are left out."""
-    return {found.name: found.version for found in metadata.distributions() if found.name in names}
+    """Installed versions of the named distributions; those that are missing are left out.
+
+    Of one that lies twice on the path, the first: that is the one which is imported.
+    """
+    found = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def git_commit() -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.common import UserError, file_hash, read_json, write_json
+from scripts.common import UserError, file_hash, read_json, versions, write_json
 from scripts.train import __main__ as train
 from scripts.train import resume
 from scripts.train import run as runs
@@ -201,3 +201,12 @@ def test_a_finished_run_is_kept_and_its_end_confirmed(tmp_path, recipe, monkeypa
     (tmp_path / "run/adapter_model.safetensors").write_bytes(b"trained again without make train")
     train.main()
     assert read_json(tmp_path / "run/medcot.json")["adapter_hash"] == kept
+
+
+def test_of_a_package_that_lies_twice_on_the_path_the_imported_one_s_version_is_noted(tmp_path, monkeypatch):
+    for folder, version in (("second", "2.0"), ("first", "1.0")):
+        info = tmp_path / folder / f"medcot_probe-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medcot_probe\nVersion: {version}\n")
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    assert versions("medcot_probe", "not_installed") == {"medcot_probe": "1.0"}
