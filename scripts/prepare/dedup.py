@@ -107,9 +107,14 @@ def alike(one: Row, other: Row, threshold: float) -> float:
     return found if found >= needed else 0
 
 
+def names(token: str) -> bool:
+    """Whether a token makes another question wherever it comes in: a number, an opposite, a drug, a disease ..."""
+    return bool(TELLING.fullmatch(token) or NAME.fullmatch(token))
+
+
 def tells(token: str) -> bool:
-    """Whether a token carries the meaning of a question."""
-    return token not in SMALL if is_han(token) else bool(TELLING.fullmatch(token) or NAME.fullmatch(token))
+    """Whether a token carries meaning: a name, or any Chinese character but particles."""
+    return token not in SMALL if is_han(token) else names(token)
 
 
 class Change(NamedTuple):
@@ -153,9 +158,9 @@ def other_question(one: str, other: str) -> bool:
 
 
 def instead(one: Change, other: Change) -> bool:
-    """Whether a telling token stands in the place of another one."""
+    """Whether a name came for another name, or anything that tells something for what stood in its place."""
     same_place = one.before == other.before or one.after == other.after
-    return same_place and any(map(tells, one.tokens)) and any(map(tells, other.tokens))
+    return all(any(map(tells if same_place else names, change.tokens)) for change in (one, other))
 
 
 def find(records: Sequence[Row], threshold: float) -> tuple[dict[int, tuple[int, float]], list[tuple[int, int]]]:
