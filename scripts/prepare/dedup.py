@@ -128,10 +128,10 @@ class Change(NamedTuple):
 def changes(one: list[str], other: list[str]) -> list[Change]:
     """What is new in ``one`` beside ``other``: tokens of which the other holds fewer, and not between the same ones, so
     a sentence that only moved is no change."""
-    more, known = Counter(one) - Counter(other), set(pairwise(["", *other, ""]))
+    more, known = Counter(one) - Counter(other), set(pairwise(["^", *other, "$"]))
     found: list[Change] = []
     begun = False
-    for before, token, after in zip(["", *one], one, [*one[1:], ""], strict=False):
+    for before, token, after in zip(["^", *one], one, [*one[1:], "$"], strict=False):
         new = bool(more[token]) and not {(before, token), (token, after)} <= known
         if new and begun:
             found[-1] = Change(found[-1].before, [*found[-1].tokens, token], after)
@@ -158,8 +158,8 @@ def other_question(one: str, other: str) -> bool:
 
 
 def instead(one: Change, other: Change) -> bool:
-    """Whether a name came for another name, or anything that tells something for what stood in its place."""
-    same_place = one.before == other.before or one.after == other.after
+    """Whether both hold a name, or both something that tells and a neighbour in common: one came for the other."""
+    same_place = bool({one.before, one.after} & {other.before, other.after})
     return all(any(map(tells if same_place else names, change.tokens)) for change in (one, other))
 
 
