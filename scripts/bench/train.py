@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.stand_in import SHAPES, build_data, build_model, flops_per_token, record_lengths
-from scripts.common import ROOT, UserError, git_commit, machine, read_json, read_jsonl, run_main, versions, write_json
+from scripts.common import ROOT, UserError, git_commit, machine, read_json, run_main, versions, write_json
 
 EXAMPLES = """examples:
   python -m scripts.bench.train --tokenizer DIR                        every variant that has no row yet
@@ -107,9 +107,8 @@ def train(recipe: dict[str, Any], limit: float | None, folder: Path, args: argpa
     return read_json(folder / "out.json")
 
 
-def figures(measured: dict[str, Any], config: dict[str, Any], file: Path, gpus: int) -> dict[str, Any]:
+def figures(measured: dict[str, Any], config: dict[str, Any], lengths: list[int], gpus: int) -> dict[str, Any]:
     """A measurement as figures of a row: rates of real tokens, GiB, shares."""
-    lengths = [len(row["input"].split()) + len(row["output"].split()) + 8 for _, row in read_jsonl(file)]
     context = sum(n * n for n in lengths) / sum(lengths) / 2  # causal: half of its record
     rate = measured["real_tokens"] / measured["seconds"]
     peak = (measured["matmul_tflops"] or 0) * 1e12 * gpus
@@ -152,7 +151,7 @@ def measure(row: dict[str, Any], recipe: dict[str, Any], every: int | None, args
     fallback = bool(recipe.get("use_unsloth")) and measured.get("unsloth_modules") == 0
     row |= {"sharded": bool(args.accelerate), "longest": max(lengths), "unsloth_fallback": fallback}
     row["recipe"] = {key: value for key, value in recipe.items() if "dir" not in key and "path" not in key}
-    row |= measured if "error" in measured else figures(measured, SHAPES[row["shape"]], data / "bench.jsonl", args.gpus)
+    row |= measured if "error" in measured else figures(measured, SHAPES[row["shape"]], lengths, args.gpus)
     row |= {"commit": git_commit(), "measured": time.strftime("%Y-%m-%d"), "wall_s": round(time.monotonic() - begin)}
     return row | {"versions": versions("torch", "transformers", "peft", "bitsandbytes", "unsloth", "llamafactory")}
 

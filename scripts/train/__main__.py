@@ -49,7 +49,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     quiet_libraries()
     run = plan(args.recipe, args.overrides)
-    state = resume.state(run.output, run.identity)
+    state = resume.state(run.output, run.identity) if run.output.exists() else "new"
     if state == "finished":
         runs.finish(run.output)
         print(f"{run.output}: trained already with this recipe, data and base model; output_dir=saves/NAME trains anew")

@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -187,6 +188,7 @@ def plan(path: str, overrides: list[str]) -> PlannedRun:
     Where only ``dataset`` was overridden, its own NAME_val takes the place of the recipe's. Validation is left out, and
     that is printed, where that split has no records or the run is too short. All else is left to the checks.
     """
+    print("checking the recipe, its records and this machine …", file=sys.stderr, flush=True)
     run = PlannedRun(path, overrides)
     if not run.recipe.get("eval_dataset"):
         return run

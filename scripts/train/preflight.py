@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields
@@ -297,7 +296,6 @@ def show_records(run: PlannedRun) -> None:
 
 def ready(run: PlannedRun) -> bool:
     """Check a run and print the table and what follows from it; True where the run is ready."""
-    print("checking the recipe, its records and this machine …", file=sys.stderr, flush=True)
     rows = examine(run)
     for row in rows:
         print(f"{row.status:4s}  {row.name:11s}  {row.found}")

@@ -54,7 +54,7 @@ def state(output_dir: Path, wanted: dict[str, Any]) -> str:
     if not ended and not checkpoints(output_dir):
         return "new"
     kept = read_json(output_dir / IDENTITY) if (output_dir / IDENTITY).exists() else {}
-    if any(kept.get(key) != wanted[key] for key in ("settings_hash", "model", "datasets", "validation")):
+    if any(kept.get(key) != wanted[key] for key in ("settings", "model", "datasets", "validation")):
         return "foreign"
     return "finished" if ended and weight_files(output_dir) else "unfinished"
 

@@ -8,7 +8,6 @@ ends; whoever comes later (evaluation, export, chat, model card) reads it and ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -26,13 +25,6 @@ COSMETIC = frozenset(
     "output_dir overwrite_output_dir resume_from_checkpoint logging_steps save_steps save_total_limit plot_loss "  # noqa: SIM905
     "report_to run_name preprocessing_num_workers dataloader_num_workers".split()
 )
-LEARNING = {  # what a reader wants to know of a run, by LLaMA-Factory's groups of arguments
-    "finetuning": "stage finetuning_type lora_rank lora_alpha lora_dropout lora_target",
-    "data": "packing neat_packing max_samples mask_history train_on_prompt",
-    "training": "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
-    "lr_scheduler_type warmup_ratio optim group_by_length",
-    "model": "use_unsloth enable_liger_kernel",
-}
 
 
 def parse(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -116,27 +108,32 @@ def folder_hash(path: str | Path) -> str:
 
 def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], parsed: dict[str, Any]) -> dict[str, Any]:
     """What makes this run this run, from the merged recipe and LLaMA-Factory's view of it."""
-    model, data = parsed["model"], parsed["data"]
+    model, data, training, finetuning = (parsed[group] for group in ("model", "data", "training", "finetuning"))
     datasets = describe_datasets(data.dataset, data.dataset_dir)
-    values = {key: getattr(parsed[group], key) for group, keys in LEARNING.items() for key in keys.split()}
-    said = {key: value for key, value in sorted(recipe.items()) if key not in COSMETIC}
+    settings = {key: value for key, value in sorted(recipe.items()) if key not in COSMETIC}
     return {
         "format": FORMAT,
         "recipe": recipe_path,
         "overrides": overrides,
-        "settings_hash": hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest(),
+        "settings": json.loads(json.dumps(settings, default=str)),
         "model": {"name": model.model_name_or_path, "hash": folder_hash(model.model_name_or_path)},
-        "adapter": recipe["output_dir"] if parsed["finetuning"].finetuning_type == "lora" else None,
+        "adapter": recipe["output_dir"] if finetuning.finetuning_type == "lora" else None,
         "template": data.template,
         "system": data.default_system,
         "thinking": data.enable_thinking,
         "precision": precision(model),
         "cutoff_len": data.cutoff_len,
-        "seed": parsed["training"].seed,
+        "seed": training.seed,
         "datasets": datasets,
         "validation": describe_datasets(data.eval_dataset, data.dataset_dir),
         "held_out": held_out_file(datasets[0]["name"], data.dataset_dir) if datasets else None,
-        "learning": json.loads(json.dumps(values, default=str)),
+        "learning": {
+            "lora_rank": finetuning.lora_rank,
+            "lora_alpha": finetuning.lora_alpha,
+            "learning_rate": training.learning_rate,
+            "num_train_epochs": training.num_train_epochs,
+            "max_steps": training.max_steps,
+        },
     }
 
 

@@ -110,7 +110,7 @@ def test_after_training_again_in_the_same_folder_its_own_held_out_file_counts(tm
     shutil.rmtree(adapter)
     shutil.copytree(make_run(tmp_path / "again", tiny_model, "deepseekr1"), adapter)
     held_out = write_records(tmp_path / "own_test.jsonl", 5, "Quite another held-out thought.")
-    identity = {"held_out": {"path": str(held_out), "hash": runs.file_hash(held_out)}}
+    identity = {"held_out": {"path": str(held_out), "hash": runs.file_hash(held_out)}, "adapter_hash": None}
     write_json(adapter / "medcot.json", read_json(adapter / "medcot.json") | identity)
     other = build_adapter(tiny_model, tmp_path / "other")
     shutil.copy(other / "adapter_model.safetensors", adapter)
