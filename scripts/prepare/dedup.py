@@ -158,9 +158,15 @@ def other_question(one: str, other: str) -> bool:
 
 
 def instead(one: Change, other: Change) -> bool:
-    """Whether both hold a name, or both something that tells and a neighbour in common: one came for the other."""
-    same_place = bool({one.before, one.after} & {other.before, other.after})
-    return all(any(map(tells if same_place else names, change.tokens)) for change in (one, other))
+    """Whether one came for the other: both hold a name, or both something that tells beside the same word."""
+    if {one.before, one.after} & {other.before, other.after}:
+        return any(map(tells, one.tokens)) and any(map(tells, other.tokens))
+    return holds_name(one.tokens) and holds_name(other.tokens)
+
+
+def holds_name(run: list[str]) -> bool:
+    """Whether tokens in a row hold a name; in Chinese two characters that tell are a word."""
+    return any(map(names, run)) or sum(is_han(token) and tells(token) for token in run) > 1
 
 
 def find(records: Sequence[Row], threshold: float) -> tuple[dict[int, tuple[int, float]], list[tuple[int, int]]]:
