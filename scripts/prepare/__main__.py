@@ -23,6 +23,7 @@ from pathlib import Path
 
 from scripts.common import UserError, run_main
 from scripts.prepare.clean import FILTERS, NEEDED
+from scripts.prepare.records import TAGS
 
 TOKENIZER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 
@@ -32,35 +33,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m scripts.prepare", description=__doc__, formatter_class=layout)
     add, cores = parser.add_argument, len(os.sched_getaffinity(0))
+    optional = [name for name in FILTERS if name not in NEEDED]
     formats = "hub id (owner/name:configuration), or a file: .jsonl .json .parquet .csv .tsv, also .gz"
     against = "benchmark files to decontaminate against (default: all in data/benchmarks; no file: none)"
-    marks = "marks around a thought that stands in the answer (default: <think> </think>)"
-    likeness = "Jaccard similarity of near-duplicate questions, 0.1 more for English (default: 0.5)"
-    filters = [name for name in FILTERS if name not in NEEDED]
-    left_out = f"leave out some of {', '.join(filters)}"
     add("sources", nargs="+", metavar="SOURCE", help=formats)
     add("--out", type=Path, default=Path("data"), help="folder for the prepared files (default: data)")
     add("--name", default="med_o1", help="prefix of the splits' files and registered names (default: med_o1)")
     add("--benchmarks", nargs="*", type=Path, help=against)
     add("--lang", nargs="+", choices=("zh", "en"), default=["zh", "en"], help="languages to keep (default: zh en)")
     add("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="own names for Question, Complex_CoT, Response")
-    add("--thought-tags", nargs=2, default=["<think>", "</think>"], metavar=("OPEN", "CLOSE"), help=marks)
+    add("--thought-tags", nargs=2, default=TAGS, metavar=("OPEN", "CLOSE"), help="marks around a thought in the answer")
     add("--template", default="deepseekr1", help="LLaMA-Factory's template of the model to train (default: deepseekr1)")
     add("--tokenizer", default=TOKENIZER, help=f"folder with tokenizer.json, or a hub id (default: {TOKENIZER})")
     add("--cutoff-len", type=int, default=2048, help="longest record in tokens, template included (default: 2048)")
     add("--no-lengths", action="store_true", help="count no tokens: go on without a tokenizer")
     add("--reject-personal", action="store_true", help="leave out what looks as if it held personal data")
-    add("--threshold", type=float, default=0.5, help=likeness)
+    add("--threshold", type=float, default=0.5, help="likeness of near-duplicates, 0.1 more in English (default: 0.5)")
     add("--val", type=float, default=0.05, help="share of the validation split (default: 0.05)")
     add("--test", type=float, default=0.10, help="share of the test split (default: 0.10)")
-    add("--skip", nargs="+", default=[], metavar="FILTER", choices=filters, help=left_out)
+    add("--skip", nargs="+", default=[], metavar="FILTER", choices=optional, help=f"of {', '.join(optional)}")
     add("--seed", type=int, default=42, help="seed of the split and the sketches (default: 42)")
     add("--num-proc", type=int, default=cores, help="worker processes (default: all cores)")
     args = parser.parse_args(argv)
     given = shlex.join(["python", "-m", "scripts.prepare", *(sys.argv[1:] if argv is None else argv)])
     args.command = re.sub(r" --num-proc[ =]\d+", "", given)  # which does not change what is written
     args.columns = read_columns(args.columns)
-    args.thought_tags = tuple(args.thought_tags)
     check_values(args)
     if args.benchmarks is None:
         args.benchmarks = sorted(Path("data/benchmarks").glob("*.jsonl"))

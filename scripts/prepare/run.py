@@ -7,8 +7,10 @@ looks at what is remembered of each (`Row`).
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +34,7 @@ from scripts.prepare.records import Record, check_sources, read_source
 from scripts.prepare.text import tokens
 
 WINDOW, CHUNK = 8192, 64  # records that are in memory at once, and that a worker takes at a time
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 EVIDENCE = 100  # characters of the place that speaks for a rejection
 
 
@@ -170,6 +173,11 @@ def judge_all(args: argparse.Namespace, judge: Judge, spool: Path) -> list[Row]:
 _JUDGE: Judge  # set before the workers fork, so that they share it
 
 
+def _end_with_parent() -> None:
+    """Have Linux end this worker when the command is killed, which would else leave it waiting for ever."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _judge(record: Record) -> tuple[Row, bytes]:
     return _JUDGE.one(record)
 
@@ -182,7 +190,7 @@ def judged(judge: Judge, records: Iterator[Record], processes: int) -> Iterator[
         yield from map(_judge, records)
         return
     try:
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _end_with_parent) as pool:
             while window := list(islice(records, WINDOW)):
                 yield from pool.map(_judge, window, chunksize=CHUNK)
     except BrokenProcessPool as error:

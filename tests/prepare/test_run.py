@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -297,6 +300,19 @@ def test_a_killed_run_leaves_the_previous_outputs_whole(tmp_path: Path, run: Cal
     (tmp_path / "out/.prepare-t/spool").write_text("left over by a kill")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in DATA} == before
     assert run(source)["read"] == len(rows) + 3
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_killed_command(tmp_path: Path) -> None:
+    source = write(tmp_path / "raw.jsonl", [record(f"Why does sign {n} come?", "so", "en") for n in range(50_000)])
+    command = [sys.executable, "-m", "scripts.prepare", str(source), "--out", str(tmp_path / "out"), "--name", "t"]
+    started = psutil.Popen([*command, "--no-lengths", "--num-proc", "2"], stderr=subprocess.DEVNULL)
+    while len(workers := started.children()) < 2:
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    assert not psutil.wait_procs(workers, timeout=60)[1]
 
 
 def test_a_rejected_row_that_utf8_cannot_hold_is_shown_all_the_same(tmp_path, run):
