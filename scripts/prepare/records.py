@@ -16,6 +16,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from scripts.common import UserError
@@ -76,6 +77,7 @@ class Shape:
     turns: str | None = None
 
 
+@cache  # asked for every row
 def claimed_language(spec: str) -> str | None:
     """The language that a hub configuration claims (``…:zh`` -> zh); mixed ones and files claim none."""
     config = spec.partition(":")[2] if is_hub(spec) else ""
