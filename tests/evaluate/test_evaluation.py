@@ -8,16 +8,19 @@ import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from scripts.common import UserError, read_json, write_json
 from scripts.evaluate import __main__ as command
 from scripts.evaluate.runs import load_results, table_of_runs, table_of_two
+from scripts.evaluate.steps import behind_accuracy
 from scripts.evaluate.subject import find_subject
 from scripts.train import run as runs
 from tests.conftest import TEMPLATES, build_adapter, write_records
 from tests.evaluate.conftest import make_run, write_benchmark
+from tests.evaluate.results import scored
 from tests.scripted_server import Model, Script, continued, serve
 
 SMALL = ["--budget", "4 8", "--answer-tokens", "6", "--limit", "3"]
@@ -231,3 +234,18 @@ def test_a_vllm_server_of_base_and_adapter_is_evaluated_by_its_run(tmp_path, end
     assert all(prompt.startswith(form.frame().before) for prompt in prompts)
     assert script.requests[-1].body["stop_token_ids"] == form.stop_ids(), "as the engine here stops"
     assert len(read_json(folder / "servers.json")) == 2
+
+
+def test_items_of_two_benchmarks_that_number_them_alike_are_counted_apart():
+    rows = []
+    for task in ("medqa", "cmexam", "medqa (rotated)"):
+        for i in range(3):
+            row = scored("tuned", i, right=True) | {"task": task}
+            row["outputs"]["64"]["opened"] = True
+            rows.append(row)
+    run = SimpleNamespace(
+        sides=("tuned",),
+        forms={"tuned": SimpleNamespace(marks=("<think>", "</think>"))},
+        settings=SimpleNamespace(rotated=False),
+    )
+    assert behind_accuracy(run, rows)["tuned"]["repeats_endlessly"]["n"] == 6
