@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts.common import ROOT
 
@@ -63,6 +64,16 @@ def write_registry(folder: Path, **files: str) -> None:
     columns = {"prompt": "input", "response": "output"}
     entries = {name: {"file_name": file, "columns": columns} for name, file in files.items()}
     (folder / "dataset_info.json").write_text(json.dumps(entries))
+
+
+def write_recipe(path: Path, model: Path, dataset: str, **more: object) -> Path:
+    """A sound recipe for the CPU, whose data and output lie beside it; ``more``: other keys."""
+    recipe = {"model_name_or_path": str(model), "stage": "sft", "do_train": True, "finetuning_type": "lora"}
+    recipe |= {"lora_rank": 4, "lora_alpha": 8, "template": "deepseekr1", "cutoff_len": 512, "learning_rate": 1e-4}
+    recipe |= {"dataset_dir": str(path.parent), "dataset": dataset, "output_dir": str(path.parent / "run")}
+    recipe |= {"num_train_epochs": 1, "use_cpu": True, "report_to": "none"}
+    path.write_text(yaml.safe_dump(recipe | more))
+    return path
 
 
 @pytest.fixture(scope="session")

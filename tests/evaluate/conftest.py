@@ -10,24 +10,7 @@ import pytest
 
 from scripts.common import load_recipe
 from scripts.train import run as runs
-from tests.conftest import build_adapter, write_records, write_registry
-
-RECIPE = """
-model_name_or_path: {model}
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_rank: 4
-lora_alpha: 8
-dataset_dir: {data}
-dataset: own_train
-template: {template}
-cutoff_len: 512
-learning_rate: 1.0e-4
-use_cpu: true
-{precision}
-output_dir: {output}
-"""
+from tests.conftest import build_adapter, write_recipe, write_records, write_registry
 
 
 def write_benchmark(path: Path, n: int = 6, lang: str = "en") -> Path:
@@ -43,16 +26,14 @@ def write_benchmark(path: Path, n: int = 6, lang: str = "en") -> Path:
     return path
 
 
-def make_run(folder: Path, base: Path, template: str, precision: str = "") -> Path:
+def make_run(folder: Path, base: Path, template: str, **more: object) -> Path:
     """The folder of a run that ended: data, recipe, identity, a random adapter; returns the adapter's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / "own_train.jsonl")
     write_records(folder / "own_test.jsonl", 3, "Another thought about fever.")
     write_registry(folder, own_train="own_train.jsonl", own_test="own_test.jsonl")
     output = folder / "run"
-    path = folder / "recipe.yaml"
-    values = {"model": base, "data": folder, "template": template, "output": output, "precision": precision}
-    path.write_text(RECIPE.format(**values))
+    path = write_recipe(folder / "recipe.yaml", base, "own_train", template=template, **more)
     recipe = load_recipe(str(path), [])
     runs.begin(output, runs.identity(str(path), [], recipe, runs.parse(recipe)))
     made = build_adapter(base, folder / "adapter")

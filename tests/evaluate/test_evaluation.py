@@ -145,7 +145,7 @@ def test_a_left_over_file_of_another_model_is_named_and_not_shown(tmp_path, ende
 
 def test_overrides_count_not_the_recipe_file(tmp_path, tiny_model):
     """Trained with quantization_bit=null: the base is evaluated so, whatever the recipe file says."""
-    adapter = make_run(tmp_path, tiny_model, "deepseekr1", "quantization_bit: 4")
+    adapter = make_run(tmp_path, tiny_model, "deepseekr1", quantization_bit=4)
     assert runs.read_run(adapter)["precision"]["bits"] == 4
     identity = read_json(adapter / "medcot.json")
     identity |= {"precision": {"bits": None, "dtype": "float32"}, "overrides": ["quantization_bit=null"]}
