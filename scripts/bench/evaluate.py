@@ -8,7 +8,7 @@ follows the free memory and loses rows that have ended. vllm: the server that ``
 bfloat16, with a LoRA adapter of rank 8, R1's sampling, the same prompts and the same end tokens.
 
 Random weights never end a text, so a fixed share of the vocabulary counts as end tokens: lengths then differ as a
-geometric distribution does (mean 400 tokens, at most ``--budget``). Rows go to docs/bench_evaluate.json.
+geometric distribution does (mean 400 tokens, at most 1,024). Rows go to docs/bench_evaluate.json.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from scripts.evaluate.subject import PLAIN, Subject
 
 SEVEN = 16_528  # items of MedQA, MedMCQA, PubMedQA, MMLU's and MMLU-Pro's medical part, MedQA-zh, CMExam
 HF_BATCH = 100
+ITEMS = 512
+BUDGET = 1024  # most tokens of a text
 MEAN = 400  # tokens of a text that is not cut
 WORK = ROOT / "saves/bench"  # models and logs
 ROWS = ROOT / "docs/bench_evaluate.json"
@@ -112,25 +114,25 @@ def measure(name: str, subject: Subject, args: argparse.Namespace, loaded: Loade
     """One row: tokens and items per second of an engine."""
     from transformers import AutoConfig
 
-    prompts = make_prompts(args.items)
+    prompts = make_prompts(ITEMS)
     ends = end_tokens(AutoConfig.from_pretrained(subject.model).vocab_size)
     if name == "vllm":
-        made, seconds = with_vllm(subject, args.vllm, prompts, args.budget, ends)
+        made, seconds = with_vllm(subject, args.vllm, prompts, BUDGET, ends)
     else:
         run = with_hf if name == "hf" else with_ours
         run(loaded, prompts[:8], 16, ends)  # warm
         began = time.perf_counter()
-        made = run(loaded, prompts, args.budget, ends)
+        made = run(loaded, prompts, BUDGET, ends)
         seconds = time.perf_counter() - began
     about = {"engine": name, "model": args.shape, "precision": "bfloat16"}
     return about | {
-        "items": args.items,
-        "budget": args.budget,
-        "mean_tokens": round(made / args.items, 1),
+        "items": ITEMS,
+        "budget": BUDGET,
+        "mean_tokens": round(made / ITEMS, 1),
         "seconds": round(seconds, 1),
         "tokens_per_s": round(made / seconds, 1),
-        "items_per_s": round(args.items / seconds, 3),
-        "seven_benchmarks_two_models_s": round(2 * SEVEN * seconds / args.items),
+        "items_per_s": round(ITEMS / seconds, 3),
+        "seven_benchmarks_two_models_s": round(2 * SEVEN * seconds / ITEMS),
     }
 
 
@@ -141,8 +143,6 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the model's tokenizer")
     parser.add_argument("--engines", nargs="+", choices=("hf", "ours", "vllm"), default=["hf", "ours", "vllm"])
     parser.add_argument("--vllm", help="an environment with vLLM, or its interpreter (default: .venv-vllm)")
-    parser.add_argument("--items", type=int, default=512)
-    parser.add_argument("--budget", type=int, default=1024, help="most tokens of a text")
     args = parser.parse_args()
     model = WORK / f"{args.shape}-evaluate"
     build_model(SHAPES[args.shape], model, args.tokenizer)

@@ -11,8 +11,7 @@ from scripts.common import ROOT, UserError, read_json, run_main, write_text
 from scripts.train.memory import predict_peak_gib
 
 FITTED = ("plain", "original", "ours", "ours at 2048 tokens")  # the rows that scripts/train/memory.py was fitted to
-HEAD = {"speed": ("x plain", "x original"), "recipes": ()}
-COLUMNS = ("real tokens/s", "25,000 records", "reserved", "needed", "the formula says", "padding", "MFU")
+TEXT = 4  # columns of words; the others are figures
 
 
 def predicted(row: dict[str, Any]) -> float:
@@ -28,49 +27,50 @@ def is_current(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     return not row["recipe"].get("use_unsloth") or row["versions"]["unsloth"] == newest
 
 
-def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """A measured row's figures in the order of COLUMNS, or why there are none."""
+def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Column → cell of a row; one that ran out of memory has few."""
+    recipe, card = row["recipe"], re.findall(r"NVIDIA (\w+)", row["machine"])[0]
+    batch = f"{recipe['per_device_train_batch_size']} x {recipe['gradient_accumulation_steps']}"
+    if row["gpus"] > 1:
+        card, batch = f"{row['gpus']} x {card}", f"{batch} each"
     origin = "fitted" if row["variant"] in FITTED else "foretold"
     if not is_current(row, rows):
         origin = f"with Unsloth {row['versions']['unsloth']}"
     formula = f"{predicted(row):.1f} ({origin})"
+    found = {"variant": row["variant"], "card": card, "model": row["shape"], "batch": batch}
     if "error" in row:
-        return [f"out of memory at {row['limit_gib']} GiB", "", "", "", formula, "", ""]
-    return [
-        f"{row['tokens_per_s']:,.0f}",
-        f"{row['hours_25k']:.2f} h",
-        f"{row['reserved_gib']:.1f} GiB",
-        f"{row['allocated_gib']:.1f} GiB",
-        formula,
-        f"{row['padding_share']:.1%}",
-        f"{row['mfu']:.0%}",
-    ]
+        return found | {"real tokens/s": f"out of memory at {row['limit_gib']} GiB", "the formula says": formula}
+    found |= {
+        "real tokens/s": f"{row['tokens_per_s']:,.0f}",
+        "25,000 records": f"{row['hours_25k']:.2f} h",
+        "reserved": f"{row['reserved_gib']:.1f} GiB",
+        "needed": f"{row['allocated_gib']:.1f} GiB",
+        "the formula says": formula,
+        "padding": f"{row['padding_share']:.1%}",
+        "MFU": f"{row['mfu']:.0%}",
+    }
+    ratios = {f"x {name}": row[f"ratio_to_{name}"] for name in ("plain", "original")}
+    return found | {name: f"{ratio:.2f}" for name, ratio in ratios.items() if ratio}
 
 
-def table(shown: list[dict[str, Any]], rows: list[dict[str, Any]], ratios: tuple[str, ...]) -> str:
+def table(shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     """A Markdown table of the rows ``shown``."""
-    lines = [["variant", "card", "model", "batch", *COLUMNS, *ratios]]
-    lines.append(["---"] * 4 + ["---:"] * (len(COLUMNS) + len(ratios)))
-    for row in shown:
-        recipe, card = row["recipe"], re.findall(r"NVIDIA (\w+)", row["machine"])[0]
-        batch = f"{recipe['per_device_train_batch_size']} x {recipe['gradient_accumulation_steps']}"
-        if row["gpus"] > 1:
-            card, batch = f"{row['gpus']} x {card}", f"{batch} each"
-        compared = [row.get("ratio_to_" + name.removeprefix("x ")) for name in ratios]
-        last = [f"{value:.2f}" if value else "" for value in compared]
-        lines.append([row["variant"], card, row["shape"], batch, *cells(row, rows), *last])
+    found = [cells(row, rows) for row in shown]
+    columns = list(dict.fromkeys(name for line in found for name in line))
+    lines = [columns, ["---"] * TEXT + ["---:"] * (len(columns) - TEXT)]
+    lines += [[line.get(name, "") for name in columns] for line in found]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def filled(text: str, rows: list[dict[str, Any]]) -> str:
     """``text`` with both tables between their marks: what the speed is compared with, and the recipes."""
-    for name, ratios in HEAD.items():
+    for name in ("speed", "recipes"):
         shown = [row for row in rows if (row["variant"] in FITTED) == (name == "speed")]
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")
         if not end:
             raise UserError(f"expected the marks <!-- {name} --> and <!-- /{name} -->; put them back")
-        text = f"{before}{mark}{table(shown, rows, ratios)}\n{end}{after}"
+        text = f"{before}{mark}{table(shown, rows)}\n{end}{after}"
     return text
 
 
