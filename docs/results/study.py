@@ -1,6 +1,6 @@
 """Print a study's table as JSON: what each run was, its losses, its accuracy on development questions.
 
-    python docs/results/study.py RUN…     reads saves/RUN, results/RUN and, where it is there, results/RUN_dev
+python docs/results/study.py RUN…     reads saves/RUN, results/RUN and, where it is there, results/RUN_dev
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def label(row: dict[str, Any], say: Say) -> str:
     of = say(row["of"]) if row["measure"] == "instructions" else benchmark(row["of"], say)
     if row["budget"]:
         of = say("{of}, {n} tokens", of=of, n=row["budget"])
-    return say("{measure}: {of}", measure=say(row["measure"]), of=of) if of else say(row["measure"])
+    return say("{measure} ({of})", measure=say(row["measure"]), of=of) if of else say(row["measure"])
 
 
 def benchmark(task: str, say: Say) -> str:
@@ -112,12 +112,12 @@ def summary(rows: list[dict[str, Any]], say: Say) -> str:
         if verdict in ("gain", "loss"):
             for row in told:
                 values = {"what": label(row, say), "by": change_of(row, say), "n": row["difference"]["n"]}
-                parts.append(say("{verdict} in {what} ({by}, n = {n})", verdict=say(verdict), **values))
+                parts.append(say("{verdict} in {what}: {by}, n = {n}", verdict=say(verdict), **values))
         elif told:
-            names = say(", ").join(dict.fromkeys(say(row["measure"]) for row in told))
+            names = say(", ").join(label(row, say) for row in told)
             sizes = sorted({row["difference"]["n"] for row in told})
             n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
-            parts.append(say("{verdict}: {names} (n = {n})", verdict=say(verdict), names=names, n=n))
+            parts.append(say("{verdict}: {names}, n = {n}", verdict=say(verdict), names=names, n=n))
     told = say("After fine-tuning, {parts}.", parts=say("; ").join(parts))
     room = max((int(row["budget"]) for row in rows if row["budget"]), default=ROOM)
     return told if room >= ROOM else say("{told} {more}", told=told, more=say(CUT_SHORT, n=room))

@@ -21,7 +21,7 @@ def test_the_hub_reads_its_metadata_and_its_text_says_n_and_intervals(tmp_path):
     assert NOTICE in text
     assert NOTICE_ZH in text
     assert "gain in accuracy" in text
-    assert "| accuracy: bench, 64 tokens | 24 | 24 | 25.0% [" in text
+    assert "| accuracy (bench, 64 tokens) | 24 | 24 | 25.0% [" in text
 
 
 def test_a_folder_on_this_machine_is_no_base_model_of_the_hub(tmp_path):

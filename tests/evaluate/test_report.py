@@ -32,10 +32,10 @@ def test_one_sentence_says_what_happened(folder):
     english = reported(folder).split("\n\n")[1]
     chinese = (folder / "report.zh.md").read_text().split("\n\n")[1]
     assert "predicts the text of 24 records it never saw better than before (2.620 → 2.120" in english
-    assert "gain in accuracy: bench, 64 tokens (+50.0 \\[" in english
-    assert "n = 24)" in english
+    assert "gain in accuracy (bench, 64 tokens): +50.0 \\[" in english
+    assert "n = 24" in english
     assert "24 条从未见过的记录预测得比以前更好" in chinese
-    assert "准确率：bench，64 词元改善" in chinese
+    assert "改善：准确率（bench，64 词元）" in chinese
 
 
 def test_its_order_and_what_each_row_names(folder):
@@ -47,7 +47,7 @@ def test_its_order_and_what_each_row_names(folder):
     assert headings[:3] == ["## Answers before and after", "## Training", "## Before and after in numbers"]
     assert headings[-1] == "## The demo's steps"
     assert "validation loss: 3.900 at step 5 → 3.500 at step 10" in text
-    row = next(line for line in text.splitlines() if line.startswith("| accuracy: bench"))
+    row = next(line for line in text.splitlines() if line.startswith("| accuracy (bench"))
     assert "| 24 | 24 | 25.0% [" in row
     assert row.endswith("| < 0.001 | gain | transformers, nf4 |")
     assert "- base: its own chat template, answering at once (chosen by: default)" in text
@@ -90,7 +90,7 @@ def test_nothing_empty_is_drawn_or_listed(tmp_path):
     rows = [scored(side, i, False) for side in ("base", "tuned") for i in range(24)]
     text = reported(write_results(tmp_path, rows, only=("accuracy",), adapter="saves/gone"))
     assert "plots/" not in text
-    assert "no difference shown: accuracy (n = 24)" in text
+    assert "no difference shown: accuracy (bench, 64 tokens), n = 24" in text
     for heading in ("Answers", "Training", "Negative controls", "Held-out", "Right before", "The demo"):
         assert f"## {heading}" not in text
 
@@ -110,7 +110,7 @@ def test_items_to_read_are_those_that_tuning_lost(tmp_path):
 def test_the_terminal_ends_with_the_table_the_sentence_and_what_is_next(folder, capsys):
     terminal.tell_result(folder, folder / "report.html")
     said = capsys.readouterr().out
-    assert "accuracy: bench, 64 tokens" in said
+    assert "accuracy (bench, 64 tokens)" in said
     assert " ".join(said.split()).count("After fine-tuning, the model predicts the text of 24 records") == 1
     assert f"Report: {folder / 'report.html'}" in said
     assert "Next: make chat, make export" in said
