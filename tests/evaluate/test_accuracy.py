@@ -38,20 +38,3 @@ def test_shares_differences_and_verdicts():
     few = accuracy.summarise([r for r in once if r["id"] < 12])["t"]["budgets"]["8"]["difference"]
     judge_table([few])
     assert few["verdict"] == "too few"
-
-
-def test_what_was_asked_by_likelihood_is_also_left_out():
-    rows = [row(i, 1, side, True, "asked" if i < 10 else "read") for side in ("base", "tuned") for i in range(20)]
-    cell = accuracy.summarise(rows)["t"]["budgets"]["8"]
-    assert (cell["base"]["acc"], cell["without_asked"]["base"]["acc"], cell["base"]["asked"]) == (1.0, 0.5, 0.5)
-
-
-def test_several_seeds_of_an_item_count_once():
-    rows = [
-        row(i, seed, side, side == "tuned" or i < 2)
-        for side in ("base", "tuned")
-        for i in range(8)
-        for seed in (1, 2, 3)
-    ]
-    cell = accuracy.summarise(rows)["t"]["budgets"]["8"]
-    assert cell["base"]["n"] == cell["difference"]["n"] == 8

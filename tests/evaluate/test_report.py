@@ -117,16 +117,6 @@ def test_the_terminal_ends_with_the_table_the_sentence_and_what_is_next(folder, 
     assert "\033" not in said, "no colours in a pipe"
 
 
-@pytest.mark.parametrize(("there", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)])
-def test_verdicts_are_coloured_where_the_terminal_has_colours(monkeypatch, there, no_color, coloured):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: there)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    if no_color:
-        monkeypatch.setenv("NO_COLOR", no_color)
-    assert terminal.coloured("gain").startswith("\033") == coloured
-
-
 @pytest.mark.parametrize(("wins", "verdict"), [(2, "loss"), (18, "gain"), (11, "no difference shown")])
 def test_a_win_rate_is_judged_against_a_half(folder, wins, verdict):
     won = {"outcome": "tuned", "forward": "B", "backward": "A", "error": None}
