@@ -128,9 +128,9 @@ class PlannedRun:
         from llamafactory.data import get_dataset
 
         data = copy.copy(self.parsed["data"])
-        data.dataset, data.eval_dataset, data.val_size, data.tokenized_path = names, None, 0.0, None
-        data.cutoff_len, data.packing, data.neat_packing = NO_CUT, False, False
-        data.mix_strategy, data.train_on_prompt = "concat", False
+        vars(data).update(dataset=names, eval_dataset=None, val_size=0.0, tokenized_path=None, streaming=False)
+        vars(data).update(cutoff_len=NO_CUT, packing=False, neat_packing=False)
+        vars(data).update(mix_strategy="concat", train_on_prompt=False)
         model, training = self.parsed["model"], self.parsed["training"]
         template, tokenizer = self.format.template, self.format.tokenizer
         registered = count_rows(names, data)
@@ -170,7 +170,7 @@ def count_rows(names: list[str], data: Any) -> int:
     from llamafactory.extras.constants import FILEEXT2TYPE
 
     total = 0
-    for name in names:
+    for name in dict.fromkeys(names):  # LLaMA-Factory takes a name once
         files = runs.registered_files(name, data.dataset_dir)
         kind = files and FILEEXT2TYPE.get(files[0].suffix.removeprefix("."))
         if not kind:

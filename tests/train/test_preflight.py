@@ -67,6 +67,7 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
         ("enable_thinking=false", "thoughts", "train no thought"),
         ("dataset=demo_train,demo_test", "held out", "demo_test: a test split must not be trained on"),
         ("train_on_prompt=true", None, None),
+        ("dataset=demo_train,demo_train", None, None),
         ("eval_dataset=demo_copy", "held out", "6 questions of demo_copy are trained on"),
         ("use_cpu=false", "accelerator", "no NVIDIA GPU"),
     ],
