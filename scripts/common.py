@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "For research only. Not medical advice, not for clinical use."
 NOTICE_ZH = "仅供研究使用，不构成医疗建议，不得用于临床。"
 VERSION = "0.2.0"
+# The first line of a command that imports torch, which prints nothing for as long.
+STARTING = "starting: the libraries take some 20 seconds, on a busy machine a minute …"
 
 
 def quiet_libraries() -> None:
@@ -106,6 +108,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(f"error: {where}{error.strerror or error}; mend that and start again")
     except KeyboardInterrupt:
         sys.exit("interrupted; run the same command again to go on")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 record, 2 records."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def first_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, quiet_libraries, read_json, run_main, write_json
+from scripts.common import NOTICE, UserError, counted, quiet_libraries, read_json, run_main, write_json
 from scripts.prepare.__main__ import read_columns
 from scripts.prepare.records import check_sources
 
@@ -46,12 +46,15 @@ class Base:
     template: str
     recipe: str
     cutoff_len: int
+    takes: str = ""
     notice: str = ""
     extra: list[str] = field(default_factory=list)  # overrides of the recipe
 
 
-TINY = Base("tiny", "saves/pretrain_tiny", "deepseekr1", "examples/qlora_tiny.yaml", 2048, TINY_NOTICE)
-REAL = Base("real", "saves/qwen_coder_0.5b", "qwen", "examples/qlora_cpu.yaml", 640, REAL_NOTICE)
+TINY_TAKES = "3 to 10 minutes on 2 cores"
+TINY = Base("tiny", "saves/pretrain_tiny", "deepseekr1", "examples/qlora_tiny.yaml", 2048, TINY_TAKES, TINY_NOTICE)
+REAL_TAKES = "10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)"
+REAL = Base("real", "saves/qwen_coder_0.5b", "qwen", "examples/qlora_cpu.yaml", 640, REAL_TAKES, REAL_NOTICE)
 
 
 def slug_of(name: str) -> str:
@@ -122,9 +125,9 @@ class Demo:
         if held_out < HELD_OUT:
             wanted = math.ceil(1.4 * HELD_OUT / TEST_SHARE)  # records are drawn: so many have enough 19 times of 20
             raise UserError(
-                f"{trained} records to train on and {held_out} held out, expected {HELD_OUT} held out at least: some "
-                f"{wanted} good records of up to {self.cutoff_len} tokens in all. What was rejected and why: "
-                f"{self.data / 'demo_report.md'}"
+                f"{counted(trained, 'record')} to train on and {held_out} held out, expected {HELD_OUT} held out. Give "
+                f"some {wanted} good records of up to {self.cutoff_len} tokens in all; what was rejected, and why, "
+                f"stands in {self.data / 'demo_report.html'}"
             )
 
     @property
@@ -157,6 +160,8 @@ class Demo:
 
     def run(self) -> None:
         check_sources(self.sources, read_columns(self.columns))
+        takes = f"; {self.base.takes}" if self.base.takes else ""
+        print(f"Records → dataset → QLoRA → before and after → report{takes}", flush=True)
         if not self.make_base():
             print("So the tiny base with random weights is taken (BASE=tiny)")
             Demo(self.sources, self.columns, TINY).run()
@@ -249,9 +254,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
     args = parser.parse_args()
     quiet_libraries()
-    demo = Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps))
-    print("Records → dataset → QLoRA → before and after → report; 10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)")
-    demo.run()
+    Demo(args.source, args.columns, choose_base(args.base, args.template, args.steps)).run()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 from scripts.common import (
     NOTICE,
     NOTICE_ZH,
+    STARTING,
     UserError,
     atomic_folder,
     load_recipe,
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="records of the perplexities (default: 200)")
     parser.add_argument("--no-check", action="store_true", help="only merge")
     args = parser.parse_intermixed_args()
+    print(STARTING, flush=True)
     quiet_libraries()
     recipe = read_recipe(args.arguments)
     trained = trained_subject(recipe)

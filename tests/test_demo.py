@@ -59,6 +59,12 @@ def steps(monkeypatch, tmp_path) -> list[str]:
     return begun
 
 
+def test_a_missing_source_is_said_before_what_a_run_takes(steps, capsys) -> None:
+    with pytest.raises(UserError, match=r"missing\.json: no such file"):
+        demo.Demo(["missing.json"], [], demo.REAL).run()
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("columns", "said"), [([], "no column Question"), (["Question=qq"], "no source has such a column")]
 )
@@ -75,15 +81,19 @@ def test_without_the_real_base_the_tiny_one_is_taken_and_said(tmp_path, steps, c
     with pytest.raises(UserError, match="the tiny base could not be made"):
         demo.Demo(["own.jsonl"], [], demo.REAL).run()
     assert steps == ["real: Base model", "tiny: Base model"]
-    assert "BASE=tiny" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "BASE=tiny" in told
+    assert told.index(demo.REAL.takes) < told.index(demo.TINY.takes), "each says how long it takes"
 
 
 def test_too_few_records_are_refused_before_training_with_the_number_that_is_needed(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = demo.Demo([demo.SAMPLE], [], demo.REAL)
-    write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 9}, "test": {"records": 3}}})
+    write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 1}, "test": {"records": 3}}})
     monkeypatch.setattr(run, "need", lambda *more: None)
-    with pytest.raises(UserError, match=f"3 held out, expected 20 .* some 128 good records of up to {run.cutoff_len}"):
+    with pytest.raises(
+        UserError, match=f"1 record to .* 3 held out, expected 20 .* some 128 good records of up to {run.cutoff_len}"
+    ):
         run.prepare()
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from scripts import export
-from scripts.common import NOTICE, ROOT, UserError, read_json, write_json
+from scripts.common import NOTICE, ROOT, STARTING, UserError, read_json, write_json
 from scripts.evaluate.perplexity import read_records
 from scripts.evaluate.store import Store
 from scripts.train.template import PromptFormat
@@ -120,6 +120,15 @@ def test_without_a_recipe_the_run_that_ended_last_is_merged(made, monkeypatch):
     monkeypatch.setattr(export, "newest_adapter", None)
     named = export.read_recipe([f"adapter_name_or_path={made['trained'].adapter}", "export_dir=saves/own_merge"])
     assert (named["template"], named["export_dir"]) == ("deepseekr1", "saves/own_merge")
+
+
+@pytest.mark.parametrize("command", [["export", "no.yaml"], ["evaluate", "--adapter", "saves/none"]])
+def test_commands_that_import_for_long_say_so_first(command):
+    told = subprocess.run(
+        [sys.executable, "-m", f"scripts.{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.stdout.startswith(STARTING)
+    assert told.stderr.startswith("error: ")
 
 
 def prompt_of(form: PromptFormat, made: dict) -> tuple[str, list[str]]:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from scripts.chat import hosting
-from scripts.chat.settings import read_settings
-from scripts.common import NOTICE, UserError, first_line, quiet_libraries, run_main
+from scripts.chat.settings import check_values, read_settings
+from scripts.common import NOTICE, STARTING, UserError, first_line, quiet_libraries, run_main
 
 PORTS = {"chat": 7863, "webchat": 7860, "api": 8000}
 EXAMPLES = """examples:
@@ -48,9 +48,8 @@ def load_engine(settings: dict[str, Any], name: str) -> Any:
         return Engine(ChatModel(settings).engine, name)
 
 
-def serve_chat(args: argparse.Namespace) -> None:
+def serve_chat(settings: dict[str, Any], args: argparse.Namespace) -> None:
     """The chat page until it is interrupted."""
-    settings = read_settings(args.arguments)
     with hosting.without_proxies():
         from scripts.chat.page import create_page
     base, adapter = settings["model_name_or_path"], settings.get("adapter_name_or_path")
@@ -61,9 +60,8 @@ def serve_chat(args: argparse.Namespace) -> None:
     hosting.run_page(page, args.host, args.port, args.key, i18n=i18n)
 
 
-def serve_webchat(args: argparse.Namespace) -> None:
+def serve_webchat(settings: dict[str, Any], args: argparse.Namespace) -> None:
     """LLaMA-Factory's WebChat until it is interrupted."""
-    settings = read_settings(args.arguments)
     with hosting.without_proxies():
         from scripts.chat.webchat import create_page
     with loading(settings["model_name_or_path"]):
@@ -71,18 +69,19 @@ def serve_webchat(args: argparse.Namespace) -> None:
     hosting.run_page(page, args.host, args.port, args.key)
 
 
-def serve_api(args: argparse.Namespace) -> None:
+def serve_api(settings: dict[str, Any], args: argparse.Namespace) -> None:
     """The OpenAI-compatible server until it is interrupted."""
-    engine = load_engine(read_settings(args.arguments), os.environ.get("API_MODEL_NAME") or "medcot")
+    engine = load_engine(settings, os.environ.get("API_MODEL_NAME") or "medcot")
     import uvicorn
 
     from scripts.chat.api import create_app
 
     app = create_app(engine, args.key, args.host in hosting.LOOPBACK)
-    address = f"http://{hosting.in_url(args.host)}:{args.port}/v1/chat/completions"
+    address = f"{hosting.url(args.host, args.port)}/v1"
     with_key = '-H "Authorization: Bearer $API_KEY" ' if args.key else ""
     body = '{"stream": true, "messages": [{"role": "user", "content": "What helps against fever?"}]}'
-    print(f"{NOTICE}\ntry: curl -N {address} {with_key}-H 'Content-Type: application/json' -d '{body}'", flush=True)
+    ask = f"curl -N {address}/chat/completions {with_key}-H 'Content-Type: application/json' -d '{body}'"
+    print(f"ready: {address}\ntry: {ask}", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, access_log=False, log_level="warning")
 
 
@@ -100,7 +99,10 @@ def main() -> None:
     quiet_libraries()
     os.environ.update(hosting.QUIET)
     hosting.check_machine(args.host, args.port)
-    {"chat": serve_chat, "webchat": serve_webchat, "api": serve_api}[args.kind](args)
+    settings = read_settings(args.arguments)
+    print(f"{NOTICE}\n{STARTING}\nopens at {hosting.url(args.host, args.port)}, once it says ready", flush=True)
+    check_values(settings)
+    {"chat": serve_chat, "webchat": serve_webchat, "api": serve_api}[args.kind](settings, args)
 
 
 if __name__ == "__main__":

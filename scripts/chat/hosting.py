@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts.common import NOTICE, UserError, first_line
+from scripts.common import UserError, first_line
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -20,6 +20,11 @@ QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "
 def in_url(host: str) -> str:
     """A host as it stands in an address: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def url(host: str, port: int) -> str:
+    """The address to open."""
+    return f"http://{in_url(host)}:{port}"
 
 
 def check_machine(host: str, port: int) -> None:
@@ -94,14 +99,14 @@ def preferred(accepted: str, languages: tuple[str, ...]) -> str:
 def run_page(page: Any, host: str = "127.0.0.1", port: int = 7860, password: str = "", **more: Any) -> None:
     """Serve a Gradio page until it is interrupted; with ``password``, user medcot logs in. ``more``: of launch().
 
-    Raises UserError where the machine cannot. Import gradio in `without_proxies` too.
+    Call `check_machine` before, and import gradio in `without_proxies` too.
     """
     from starlette.middleware import Middleware
 
-    check_machine(host, port)
     os.environ.update(QUIET)
-    print(f"{NOTICE}\nopen http://{in_url(host)}:{port}", flush=True)
     more |= {"app_kwargs": {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}}
     more |= {"auth": ("medcot", password) if password else None, "share": False, "show_api": False, "quiet": True}
     with without_proxies():
-        page.queue(api_open=False).launch(server_name=in_url(host), server_port=port, **more)
+        page.queue(api_open=False).launch(server_name=in_url(host), server_port=port, prevent_thread_lock=True, **more)
+    print(f"ready: {url(host, port)}", flush=True)
+    page.block_thread()

@@ -6,7 +6,7 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.common import NOTICE, ROOT, UserError, quiet_libraries, run_main
+from scripts.common import NOTICE, ROOT, STARTING, UserError, quiet_libraries, run_main
 
 EXAMPLES = """examples:
   python -m scripts.evaluate                                  the run that ended last
@@ -62,6 +62,7 @@ def evaluate(options: argparse.Namespace) -> None:
             "--engine server needs --base-url http://HOST:PORT/v1, --model NAME and --adapter NAME (the two served "
             "names), and --run FOLDER: the run that is served"
         )
+    print(STARTING, flush=True)
     quiet_libraries()
     from scripts.evaluate.plan import plan_evaluation, start_engines
     from scripts.evaluate.report import write_report

@@ -29,7 +29,7 @@ ON_RECORDS = {
     "gain": "the model predicts the text of {n} records it never saw better than before",
     "loss": "the model predicts the text of {n} records it never saw worse than before",
     "no difference shown": "no difference is shown on the text of {n} records the model never saw",
-    "too few": "{n} held-out records are too few to tell whether the model predicts unseen text better",
+    "too few": "the held-out records (n = {n}) are too few to tell whether the model predicts unseen text better",
 }
 
 

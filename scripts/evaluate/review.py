@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.chat.hosting import QUIET, check_machine, require_password, run_page, without_proxies
+from scripts.chat.hosting import QUIET, check_machine, require_password, run_page, url, without_proxies
 from scripts.common import NOTICE, NOTICE_ZH, UserError, read_jsonl
 from scripts.page import STYLE
 
@@ -131,6 +131,7 @@ def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> N
     """Serve the page until interrupted. UserError where the port is taken, or anybody could come in."""
     password = require_password(host, "MEDCOT_REVIEW_PASSWORD")
     check_machine(host, port)
+    print(f"{NOTICE}\nopens at {url(host, port)} in some seconds", flush=True)
     page = build_page(folder, reviewer)
     print(f"votes go to {folder / 'votes.jsonl'}; then: {report_command(folder)}", flush=True)
     run_page(page, host, port, password)

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE
+from scripts.common import NOTICE, counted
 from scripts.evaluate.render import change_of, label, speaker, summary
 from scripts.evaluate.runs import figures, lines_of, load_results, shown
 from scripts.evaluate.settings import Settings
@@ -33,12 +33,12 @@ def tell_start(about: dict[str, Any], records: int, folder: Path) -> None:
         print(f"Evaluating the model {about['model']} alone")
     if about.get("assumed"):
         print("Its recipe is assumed (no medcot.json): overrides, if there were any, are not known")
-    print(f"{records} held-out records; results in {folder}", flush=True)
+    print(f"{counted(records, 'held-out record')}; results in {folder}", flush=True)
 
 
 def tell_amount(settings: Settings, minutes: float, speed: float) -> None:
     """How much is asked, about how long it takes at ``speed`` (tokens/s), and which differences could show."""
-    items = f"up to {settings.limit} items" if settings.limit else "all items"
+    items = f"up to {counted(settings.limit, 'item')}" if settings.limit else "all items"
     budgets = ", ".join(map(str, settings.budgets))
     takes = "under a minute" if minutes < 1 else f"at most {minutes:.0f} minutes"
     print(
@@ -48,7 +48,8 @@ def tell_amount(settings: Settings, minutes: float, speed: float) -> None:
     )
     if settings.limit and "accuracy" in settings.steps:
         points = 100 * smallest_visible_difference(settings.limit)
-        print(f"With {settings.limit} items a difference under {points:.0f} points will not show.", flush=True)
+        asked = counted(settings.limit, "item")
+        print(f"With {asked} a difference under {points:.0f} points will not show.", flush=True)
 
 
 def result_table(rows: list[dict[str, Any]]) -> str:

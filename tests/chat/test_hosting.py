@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 
@@ -75,7 +76,7 @@ def test_a_page_starts_behind_a_proxy_and_on_ipv6(host, proxies, tmp_path):
         assert b"frame-ancestors" in answer.headers["content-security-policy"].encode()
         foreign = httpx.get(f"http://{name}:{port}/", headers={"Origin": "http://evil.example"}, trust_env=False)
         assert foreign.status_code == 403
-        program.wait_for_line(r"research only[\s\S]*open http://")
+        program.wait_for_line(f"ready: {re.escape(f'http://{name}:{port}')}")
         assert program.process.poll() is None, "it goes on"
 
 

@@ -14,9 +14,10 @@ import yaml
 
 from scripts.chat import settings as chat_settings
 from scripts.chat.hosting import preferred
-from scripts.chat.settings import read_settings
+from scripts.chat.settings import check_values, read_settings
 from scripts.common import ROOT, UserError
 from scripts.train import run as runs
+from tests.processes import free_port
 
 RECIPE = {"model_name_or_path": "org/name", "template": "qwen", "temperature": 0.6}
 
@@ -51,7 +52,7 @@ def written(tmp_path: Path, **more: object) -> str:
 )
 def test_what_cannot_be_is_one_line_before_anything_is_loaded(more, overrides, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
-        read_settings([written(tmp_path, **more), *overrides])
+        check_values(read_settings([written(tmp_path, **more), *overrides]))
     assert "\n" not in str(caught.value)
 
 
@@ -124,6 +125,32 @@ def test_a_port_in_use_is_said_at_once(kind):
     assert answer.returncode == 1
     assert f"error: port {port} is in use" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["chat", "webchat", "api"])
+def test_what_is_missing_is_said_at_once_and_alone(kind, tmp_path):
+    answer = run(kind, written(tmp_path, model_name_or_path="saves/none"), "--port", str(free_port()))
+    assert answer.stdout == ""
+    assert "saves/none, which has no config.json" in answer.stderr
+
+
+@pytest.mark.parametrize("kind", ["chat", "webchat", "api"])
+def test_the_address_stands_there_before_anything_heavy_is_imported(kind, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    path, port = written(tmp_path, model_name_or_path=str(tmp_path), temperature="hot"), free_port()
+    code = f"""
+import runpy, sys
+from scripts.chat import settings
+def stop(found):
+    print("heavy:", {{"torch", "gradio", "llamafactory"}} & sys.modules.keys())
+    raise settings.UserError("stop")
+settings.check_values = stop
+sys.argv = ["chat", "{kind}", "{path}", "--port", "{port}"]
+runpy.run_module("scripts.chat", run_name="__main__")
+"""
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "starting: the libraries take some 20 seconds" in told.stdout
+    assert f"opens at http://127.0.0.1:{port}, once it says ready\nheavy: set()" in told.stdout, told.stderr
 
 
 def test_a_wide_bind_needs_a_password_and_help_is_quick():

@@ -107,6 +107,12 @@ def test_items_to_read_are_those_that_tuning_lost(tmp_path):
     assert "<details><summary>bench, q4</summary>" in reported(folder)
 
 
+def test_one_is_no_plural(capsys, tmp_path):
+    terminal.tell_start({"model": "base", "adapter": None}, 1, tmp_path)
+    assert "1 held-out record;" in capsys.readouterr().out
+    assert "(n = 1)" in render.speaker("en")(render.ON_RECORDS["too few"], n=1)
+
+
 def test_the_terminal_ends_with_the_table_the_sentence_and_what_is_next(folder, capsys):
     terminal.tell_result(folder, folder / "report.html")
     said = capsys.readouterr().out
