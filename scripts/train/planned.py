@@ -92,7 +92,7 @@ class PlannedRun:
 
     @property
     def datasets(self) -> list[str]:
-        return self.parsed["data"].dataset or []
+        return self.parsed["data"].dataset
 
     @property
     def validation(self) -> list[str]:

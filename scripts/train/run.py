@@ -126,7 +126,7 @@ def identity(recipe_path: str, overrides: list[str], recipe: dict[str, Any], par
         "seed": training.seed,
         "datasets": datasets,
         "validation": describe_datasets(data.eval_dataset, data.dataset_dir),
-        "held_out": held_out_file(datasets[0]["name"], data.dataset_dir) if datasets else None,
+        "held_out": held_out_file(datasets[0]["name"], data.dataset_dir),
         "learning": {
             "lora_rank": finetuning.lora_rank,
             "lora_alpha": finetuning.lora_alpha,
@@ -218,9 +218,9 @@ def contradictions(folder: Path, run: dict[str, Any]) -> list[str]:
     if max(rates, default=0) > learning["learning_rate"] * 1.001:
         wanted["highest learning rate"] = (max(rates), learning["learning_rate"])
     said = re.search(r"on the (.+?) datasets?\.", card.read_text(encoding="utf-8")) if card.is_file() else None
-    names = ", ".join(dataset["name"] for dataset in run["datasets"])
-    if said and "unknown" not in said[1] and not all(name in said[1] for name in names.split(", ")):
-        wanted["data in its README"] = (said[1], names)
+    names = [dataset["name"] for dataset in run["datasets"]]
+    if said and "unknown" not in said[1] and not all(name in said[1] for name in names):
+        wanted["data in its README"] = (said[1], ", ".join(names))
     differ = {what: pair for what, pair in wanted.items() if None not in pair and pair[0] != pair[1]}
     return [f"the {what} is {found}, the run's {expected}" for what, (found, expected) in differ.items()]
 
