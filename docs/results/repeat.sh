@@ -50,7 +50,7 @@ echo "== 2. training, perplexity of 167 held-out records"
 train() {  # DATA SEED RATE RUN
   python -m scripts.train yamls/qlora.yaml model_name_or_path="$base" template=qwen dataset_dir="data/$1" \
     dataset=real_train eval_dataset=real_val per_device_train_batch_size=16 gradient_accumulation_steps=1 \
-    learning_rate="$3" num_train_epochs=2 logging_steps=5 seed="$2" output_dir="saves/$4" --keep
+    learning_rate="$3" num_train_epochs=2 logging_steps=5 seed="$2" output_dir="saves/$4"
   python -m scripts.evaluate perplexity --adapter "saves/$4" --out "results/$4"
 }
 train real 42 5e-4 real

@@ -21,7 +21,7 @@ for trial in 1e-3_28 1e-3_40 1e-3_56 1e-3_80 5e-4_40 5e-4_56 5e-4_80 3e-4_56 2e-
   run=t_$trial
   runs="$runs $run"
   python -m scripts.train examples/qlora_cpu.yaml use_cpu=false dataset_dir=data/demo_dev output_dir="saves/$run" \
-    max_steps="${trial#*_}" learning_rate="${trial%_*}" --keep >&2
+    max_steps="${trial#*_}" learning_rate="${trial%_*}" >&2
   python -m scripts.evaluate --adapter "saves/$run" --out "results/$run" --only perplexity format \
     --budget 448 --answer-tokens 256 --sampling r1 --limit 25 >&2
 done
