@@ -42,8 +42,9 @@ TELLING = re.compile(
     r"(?:diagnos|treat|therap|manag|caus|mechanis|complicat|prognos|prevent|symptom|risk|dos|hyper|hypo)\w*|"
     r"[a-z]{4,}(?:in|ole?|ine|ide|one|am|il|el|ab|ib|an|ium)|[左右双男女孕急慢轻重早晚高低]"
 )
-# Long words without an everyday ending most often name drugs, diseases and germs; they tell where they change.
+# They and long words without an everyday ending, which most often name drugs, diseases and germs.
 NAME = re.compile(
+    rf"{TELLING.pattern}|"
     r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies|[^aeiou]s)$)[a-z]{8,}"
 )
 # Chinese characters that tell nothing; any other one does.
@@ -107,14 +108,9 @@ def alike(one: Row, other: Row, threshold: float) -> float:
     return found if found >= needed else 0
 
 
-def names(token: str) -> bool:
-    """Whether a token makes another question wherever it comes in: a number, an opposite, a drug, a disease ..."""
-    return bool(TELLING.fullmatch(token) or NAME.fullmatch(token))
-
-
 def tells(token: str) -> bool:
     """Whether a token carries meaning: a name, or any Chinese character but particles."""
-    return token not in SMALL if is_han(token) else names(token)
+    return token not in SMALL if is_han(token) else bool(NAME.fullmatch(token))
 
 
 class Change(NamedTuple):
@@ -166,7 +162,7 @@ def instead(one: Change, other: Change) -> bool:
 
 def holds_name(run: list[str]) -> bool:
     """Whether tokens in a row hold a name; in Chinese two characters that tell are a word."""
-    return any(map(names, run)) or sum(is_han(token) and tells(token) for token in run) > 1
+    return any(map(NAME.fullmatch, run)) or sum(is_han(token) and tells(token) for token in run) > 1
 
 
 def find(records: Sequence[Row], threshold: float) -> tuple[dict[int, tuple[int, float]], list[tuple[int, int]]]:

@@ -124,7 +124,3 @@ class Index:
     def find(self, question: str, thought: str, answer: str) -> Leak | None:
         """The first leak of a record."""
         return self.in_question(question) or self.quoted(thought, "thought") or self.quoted(answer, "answer")
-
-    def name(self, leak: Leak) -> str:
-        """``benchmark/id`` of a leaked item."""
-        return f"{self.items[leak.item]['benchmark']}/{self.items[leak.item]['id']}"

@@ -102,9 +102,11 @@ class Judge:
 
         # Leaks come before the filters, so that each is listed with its item.
         if leak := self.index.find(record.question, record.thought, record.answer):
-            found = {"leaked": getattr(record, leak.where), "item_text": self.index.items[leak.item]["question"]}
+            item = self.index.items[leak.item]
             row.benchmark = self.file_of[leak.item]
-            return rejected(row, leak.reason, self.index.name(leak), record.raw, where=leak.where, **found)
+            matched = f"{item['benchmark']}/{item['id']}"
+            found = {"where": leak.where, "leaked": getattr(record, leak.where), "item_text": item["question"]}
+            return rejected(row, leak.reason, matched, record.raw, **found)
         if reason := clean.reject_reason(record, frozenset(self.args.skip)):
             return rejected(row, reason, evidence(reason, record), record.raw)
         if row.lang not in self.args.lang:
