@@ -80,15 +80,17 @@ def sketch(parts: Sequence[str], seed: int) -> array:
 def same_band(sketches: Sequence[Sequence[int]]) -> list[list[int]]:
     """Pairs [later, earlier] of places in ``sketches`` that have a band in common, each once and in order.
 
-    Each place is paired with the first one that has its band alone, so a group of any size costs no more than its
-    members; those that differ from the first have other bands to share.
+    Each place is paired with the first one that has its band and with the last one before it, so a group of any size
+    costs no more than its members.
     """
     found = [numpy.empty((0, 2), dtype=int)]
     for number in range(len(sketches[0]) if sketches else 0):
-        _, first, inverse = numpy.unique([own[number] for own in sketches], return_index=True, return_inverse=True)
-        earlier = first[inverse]
-        later = numpy.flatnonzero(earlier != numpy.arange(len(sketches)))
-        found.append(numpy.stack([later, earlier[later]], axis=1))
+        own = numpy.array([sketch[number] for sketch in sketches])
+        order = numpy.argsort(own, kind="stable")  # equal bands side by side
+        again = own[order[1:]] == own[order[:-1]]
+        later, before = order[1:][again], order[:-1][again]
+        _, first, inverse = numpy.unique(own, return_index=True, return_inverse=True)
+        found += [numpy.stack([later, earlier], axis=1) for earlier in (before, first[inverse[later]])]
     return numpy.unique(numpy.concatenate(found), axis=0).tolist()
 
 
@@ -165,20 +167,38 @@ def holds_name(run: list[str]) -> bool:
     return any(map(NAME.fullmatch, run)) or sum(is_han(token) and tells(token) for token in run) > 1
 
 
-def find(records: Sequence[Row], threshold: float) -> tuple[dict[int, tuple[int, float]], list[tuple[int, int]]]:
+Matched = dict[int, tuple[int, float]]  # a dropped record → the one kept for it, and their similarity (0 to 1)
+Pairs = list[tuple[int, int]]
+
+
+def find(records: Sequence[Row], threshold: float) -> tuple[Matched, Pairs]:
     """Exact and near-duplicates among records, by their places: of each group the best is kept.
 
-    A dropped record → the one that is kept for it, and the similarity of the two (0 to 1); and pairs of records that
-    are alike, dropped or both kept, so they belong in one split.
+    And pairs of records that are alike, dropped or both kept, so they belong in one split.
     """
     best_first = sorted(range(len(records)), key=lambda place: (records[place].quality, -place), reverse=True)
     first: dict[str, int] = {}
     exact = {place: kept for place in best_first if (kept := first.setdefault(records[place].key, place)) != place}
     linked = [(kept, place) for place, kept in exact.items()]
-    unique = list(first.values())
-    matched: dict[int, tuple[int, float]] = {}
-    for later, earlier in same_band([records[place].bands for place in unique]):
-        place, other = unique[later], unique[earlier]
+    left = list(first.values())
+    matched: Matched = {}
+    while True:
+        dropped, alike_ones = find_among(records, left, threshold)
+        linked += alike_ones
+        if not dropped:
+            break
+        matched |= dropped
+        # What shared its bands with a dropped one is compared with another one now.
+        left = [place for place in left if place not in dropped]
+    return matched | {place: matched.get(kept, (kept, 1.0)) for place, kept in exact.items()}, linked
+
+
+def find_among(records: Sequence[Row], places: list[int], threshold: float) -> tuple[Matched, Pairs]:
+    """The same for near-duplicates among the records in some places, best first."""
+    matched: Matched = {}
+    linked: Pairs = []
+    for later, earlier in same_band([records[place].bands for place in places]):
+        place, other = places[later], places[earlier]
         similarity = alike(records[place], records[other], threshold)
         if not similarity:
             continue
@@ -186,4 +206,4 @@ def find(records: Sequence[Row], threshold: float) -> tuple[dict[int, tuple[int,
         better = other not in matched and similarity > matched.get(place, (other, 0))[1]
         if better and not other_question(records[place].key, records[other].key):
             matched[place] = other, similarity
-    return matched | {place: matched.get(kept, (kept, 1.0)) for place, kept in exact.items()}, linked
+    return matched, linked

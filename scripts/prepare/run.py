@@ -97,7 +97,8 @@ class Judge:
         row = Row(record.source, record.line)
         if record.reason:
             return rejected(row, record.reason, record.matched, record.raw)
-        row.repairs, row.lang = tuple(sorted(clean.repair_record(record))), record.lang or ""
+        row.repairs = tuple(sorted(clean.repair_record(record)))
+        row.lang = record.lang or ""
         row.personal = tuple(clean.personal_data(f"{record.question}\n{record.thought}\n{record.answer}"))
 
         # Leaks come before the filters, so that each is listed with its item.
@@ -119,7 +120,8 @@ class Judge:
             return rejected(row, "too_long", f"{row.tokens} tokens", record.raw)
 
         question = tokens(record.question)
-        row.key, row.system = " ".join(question), record.system
+        row.key = " ".join(question)
+        row.system = record.system
         row.id = own_id(record.raw) or f"{row.lang}-{blake2b(row.key.encode(), digest_size=8).hexdigest()}"
         row.quality = (-len(row.personal), len(record.thought))
         row.bands = dedup.sketch(question, self.args.seed)

@@ -116,6 +116,23 @@ def test_questions_of_one_template_stay_and_take_seconds(words: list[str]) -> No
     assert time.perf_counter() - begin < 10  # 1 on a quiet machine; every pair compared, 10 there
 
 
+@pytest.mark.parametrize(("text", "share"), [(EN[0][0], 0.15), (EN[3][0], 0.2), (ZH[0][0], 0.1), (ZH[2][0], 0.1)])
+def test_no_near_duplicates_are_left_of_a_group_near_the_threshold(text: str, share: float) -> None:
+    rng, glue = random.Random(4), " " if text.isascii() else ""
+    spare = "really thus gently well clearly kindly" if text.isascii() else "的 了 也 就 会 很"
+    texts = []
+    for _ in range(180):
+        parts = text.split() if text.isascii() else list(text)
+        for place in sorted(rng.sample(range(len(parts)), round(share * len(parts))), reverse=True):
+            parts[place : place + 1] = rng.choice([[], [parts[place], rng.choice(spare.split())]])
+        texts.append(glue.join(parts))
+    matched, _ = find(texts)
+    kept = [text for place, text in enumerate(texts) if place not in matched]
+    assert find(kept)[0] == {}
+    for number, one in enumerate(kept):
+        assert not any(find([other, one])[0] for other in kept[:number])
+
+
 ILLS = {"en": "gout malaria asthma sepsis lupus anaemia", "zh": "痛风 疟疾 哮喘 败血症 狼疮 贫血"}
 PILLS = {
     "en": "carbaxin lotopine mebamab pravelol sultoxin zodilol ribapine cardimab lovelol metoxin",
