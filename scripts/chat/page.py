@@ -67,13 +67,18 @@ async def ask(
             task.cancel()  # stopped, or the page was closed: ends the generating
 
 
+def texts_for(request: gr.Request) -> dict[str, str]:
+    """The texts in the browser's language."""
+    return TEXTS[preferred(request.headers.get("accept-language", ""), tuple(TEXTS))]
+
+
 def create_page(models: dict[str, Any]) -> tuple[gr.ChatInterface, gr.I18n]:
     """The page for Engines by side, "tuned" and maybe "base", and its words."""
 
     async def respond(
         question: str, history: list, both: bool, heat: float, length: int, budget: int, request: gr.Request
     ) -> AsyncIterator[list[dict]]:
-        texts = TEXTS[preferred(request.headers.get("accept-language", ""), tuple(TEXTS))]
+        texts = texts_for(request)
         asked = {"temperature": heat, "max_new_tokens": length, "thinking_budget": budget}
         chosen = {side: model for side, model in models.items() if both or side == "tuned"}
         async with aclosing(ask(chosen, history, question, asked, texts)) as looks:
@@ -100,14 +105,20 @@ def create_page(models: dict[str, Any]) -> tuple[gr.ChatInterface, gr.I18n]:
         editable=True,
         additional_inputs=settings,
         additional_inputs_accordion=gr.Accordion(i18n("settings"), open=False),
-        examples=[[example] for texts in TEXTS.values() for example in texts["examples"].splitlines()],
+        examples=[[example] for example in TEXTS["en"]["examples"].splitlines()],
         run_examples_on_click=False,
         cache_examples=False,
-        theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
+        theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
         css=Path(__file__).with_name("page.css").read_text("utf-8"),
         analytics_enabled=False,
         concurrency_limit=32,  # the Engine queues what is beyond its own limit
         api_name=False,
         show_api=False,
     )
+
+    def suggest(request: gr.Request) -> Any:
+        return gr.update(examples=[{"text": example} for example in texts_for(request)["examples"].splitlines()])
+
+    with page:
+        page.load(suggest, None, page.chatbot, show_progress="hidden", api_name=False)
     return page, i18n

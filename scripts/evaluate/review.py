@@ -5,8 +5,6 @@ and pair; each vote is appended to ``votes.jsonl`` at once, so that closing the 
 the same, or both empty, are a tie that nobody is asked about. `report` shows the result.
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import json
@@ -16,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.chat.hosting import QUIET, check_machine, require_password, run_page, url, without_proxies
-from scripts.common import NOTICE, NOTICE_ZH, UserError, read_jsonl
+from scripts.chat.hosting import QUIET, check_machine, preferred, require_password, run_page, url, without_proxies
+from scripts.common import NOTICE, NOTICE_ZH, UserError, read_json, read_jsonl
 from scripts.page import STYLE
 
-CHOICES = {"left": "1 · Left is better · 左边更好", "right": "2 · Right is better · 右边更好"}
-CHOICES |= {"tie": "0 · Equally good · 相当", "skip": "S · Skip · 跳过"}
+CHOICES = ("left", "right", "tie", "skip")
+TEXTS = read_json(Path(__file__).with_name("review.json"))
 HEAD = Path(__file__).with_name("templates") / "review.html"  # its style, and keys that press the buttons
 
 
@@ -67,11 +65,11 @@ def save_vote(votes: Path, reviewer: str, pair: dict, choice: str) -> None:
         os.fsync(file.fileno())
 
 
-def card(answer: str, thought: str) -> str:
+def card(answer: str, thought: str, texts: dict[str, str]) -> str:
     """An answer with its reasoning folded; the model's text is escaped, never rendered."""
-    fold = "<details><summary>Reasoning · 思考过程</summary>"
+    fold = f"<details><summary>{texts['thought']}</summary>"
     folded = f'{fold}<div class="text">{html.escape(thought)}</div></details>' if thought else ""
-    return f'<div class="card">{folded}<div class="text">{html.escape(answer) or "(no answer · 无答案)"}</div></div>'
+    return f'<div class="card">{folded}<div class="text">{html.escape(answer) or texts["nothing"]}</div></div>'
 
 
 def report_command(folder: Path) -> str:
@@ -79,52 +77,61 @@ def report_command(folder: Path) -> str:
     return f"python -m scripts.evaluate report {shlex.quote(str(folder))}"
 
 
-def show(pairs: list[dict], votes: Path, reviewer: str) -> tuple[str, str, str, str]:
+def show(pairs: list[dict], votes: Path, reviewer: str, texts: dict[str, str]) -> tuple[str, str, str, str]:
     """HTML of progress, question, left and right answer for the next open pair."""
     left = open_pairs(pairs, votes, reviewer)
     done = f"{len(pairs) - len(left)} / {len(pairs)}"
     if not left:
-        end = f"{done} · All done, thank you · 已全部完成，谢谢<br><code>{report_command(votes.parent)}</code>"
+        end = f"{done} · {texts['done']}<br><code>{report_command(votes.parent)}</code>"
         return end, "", "", ""
     pair = left[0]
     sides = ("tuned", "base") if is_swapped(reviewer, pair["id"]) else ("base", "tuned")
-    question = f'<div class="card"><b>Question · 问题</b><div class="text">{html.escape(pair["question"])}</div></div>'
-    return done, question, *(card(pair[side], pair.get(f"{side}_thought", "")) for side in sides)
+    asked = f'<b>{texts["question"]}</b><div class="text">{html.escape(pair["question"])}</div>'
+    answers = (card(pair[side], pair.get(f"{side}_thought", ""), texts) for side in sides)
+    return done, f'<div class="card">{asked}</div>', *answers
 
 
-def build_page(folder: Path, reviewer: str) -> Any:
-    """The Gradio page."""
+def build_page(folder: Path, reviewer: str) -> tuple[Any, Any]:
+    """The Gradio page in the browser's language, and its words."""
     os.environ.update(QUIET)
     with without_proxies():
         import gradio as gr
 
     pairs, votes = read_pairs(folder), folder / "votes.jsonl"
 
-    def vote(shown: str, choice: str) -> tuple:
-        current = open_pairs(pairs, votes, reviewer)
-        # A second click that arrives late belongs to a pair that was voted on already.
-        if current and show(pairs, votes, reviewer)[1] == shown:
-            for pair in open_pairs(pairs, votes, reviewer, same=True):  # with a first vote, not when the page opens
-                save_vote(votes, reviewer, pair, "tie")
-            save_vote(votes, reviewer, current[0], choice)
-        return show(pairs, votes, reviewer)
+    def now(request: gr.Request) -> tuple[str, str, str, str]:
+        language = preferred(request.headers.get("accept-language", ""), tuple(TEXTS))
+        return show(pairs, votes, reviewer, TEXTS[language])
+
+    def voting(choice: str) -> Any:
+        def vote(shown: str, request: gr.Request) -> tuple:
+            current = open_pairs(pairs, votes, reviewer)
+            # A second click that arrives late belongs to a pair that was voted on already.
+            if current and now(request)[1] == shown:
+                for pair in open_pairs(pairs, votes, reviewer, same=True):  # with a first vote, not when the page opens
+                    save_vote(votes, reviewer, pair, "tie")
+                save_vote(votes, reviewer, current[0], choice)
+            return now(request)
+
+        return vote
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the network
-    title, words = "MedCoT: blind review · 盲评", "Which answer serves the asker better? 哪个回答对提问者更好？"
+    i18n = gr.I18n(en=TEXTS["en"], zh=TEXTS["zh"], **{"zh-CN": TEXTS["zh"]})
     head = f"<style>{STYLE.read_text('utf-8')}</style>{HEAD.read_text('utf-8')}"
-    with gr.Blocks(title=title, analytics_enabled=False, head=head, theme=theme) as page:
-        gr.HTML(f"<h2>{title}</h2>{words}<br><small>{NOTICE} {NOTICE_ZH}</small>")
+    with gr.Blocks(title="MedCoT review", analytics_enabled=False, head=head, theme=theme) as page:
+        gr.Markdown(i18n("ask"), elem_id="ask")
+        gr.HTML(f"<small>{NOTICE} {NOTICE_ZH}</small>")
         progress, question = gr.HTML(elem_id="progress"), gr.HTML(elem_id="question")
         with gr.Row():
             sides = [gr.HTML(elem_id="left"), gr.HTML(elem_id="right")]
         outputs = [progress, question, *sides]
         with gr.Row():
-            for choice, label in CHOICES.items():
+            for choice in CHOICES:
                 kind = "secondary" if choice == "skip" else "primary"
-                button = gr.Button(label, elem_id=f"vote-{choice}", variant=kind)
-                button.click(lambda shown, choice=choice: vote(shown, choice), question, outputs, show_api=False)
-        page.load(lambda: show(pairs, votes, reviewer), None, outputs, show_api=False)
-    return page
+                button = gr.Button(i18n(choice), elem_id=f"vote-{choice}", variant=kind)
+                button.click(voting(choice), question, outputs, api_name=False)
+        page.load(now, None, outputs, api_name=False)
+    return page, i18n
 
 
 def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> None:
@@ -132,6 +139,6 @@ def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> N
     password = require_password(host, "MEDCOT_REVIEW_PASSWORD")
     check_machine(host, port)
     print(f"{NOTICE}\nopens at {url(host, port)} in some seconds", flush=True)
-    page = build_page(folder, reviewer)
+    page, i18n = build_page(folder, reviewer)
     print(f"votes go to {folder / 'votes.jsonl'}; then: {report_command(folder)}", flush=True)
-    run_page(page, host, port, password)
+    run_page(page, host, port, password, i18n=i18n)

@@ -69,6 +69,9 @@ def test_an_answer_streams_in_the_browsers_language_with_its_thought_folded(
     page, texts = visit(site[0], locale), TEXTS[language]
     page.get_by_text(texts["welcome"]).wait_for()
     assert page.locator("textarea").last.get_attribute("placeholder") == texts["hint"]
+    for example in texts["examples"].splitlines():
+        page.get_by_text(example, exact=True).wait_for()
+    assert page.locator("#talk .example").count() == 2, "none in the other language"
     body = page.locator("body").inner_text()
     assert NOTICE in body
     assert NOTICE_ZH in body

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from scripts.evaluate.review import TEXTS
 from tests.evaluate.test_review import votes_of, write_pairs
 from tests.processes import free_port, running
 
@@ -13,17 +14,20 @@ pytestmark = pytest.mark.slow
 PROXIES = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy"), "socks5://127.0.0.1:9")
 
 
-def test_a_key_votes(chromium, tmp_path):
+@pytest.mark.parametrize(("locale", "words"), [("en-US", "en"), ("zh-CN", "zh")])
+def test_a_key_votes(chromium, tmp_path, locale, words):
     write_pairs(tmp_path)
     port = free_port()
     command = [sys.executable, "-m", "scripts.evaluate", "review", str(tmp_path), "--reviewer", "ann"]
     with running([*command, "--port", str(port)], tmp_path / "log", port, **PROXIES):
-        page = chromium.new_page()
+        page = chromium.new_page(locale=locale)
         acted, asked = [], []
         page.on("dialog", lambda dialog: (acted.append(dialog.message), dialog.dismiss()))
         page.on("requestfinished", lambda request: asked.append(request.url))
         page.goto(f"http://127.0.0.1:{port}")
         page.get_by_text("0 / 8").wait_for(timeout=60000)
+        for word in set(TEXTS[words].values()) - {TEXTS[words][key] for key in ("done", "nothing")}:
+            page.get_by_text(word, exact=True).first.wait_for()
         left = page.locator("#left").inner_text()
         page.keyboard.press("1")
         page.get_by_text("1 / 8").wait_for(timeout=20000)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from scripts.common import UserError
 from scripts.evaluate import review
 
+EN = review.TEXTS["en"]
 ATTACK = '<img src=x onerror="alert(1)"> & <b>bold</b>'
 PAIRS = [
     {"id": f"p{i}", "lang": "en", "question": f"Q{i} {ATTACK}", "reference": "r", "base": f"BB{i}", "tuned": f"TT{i}"}
@@ -38,7 +40,7 @@ def test_order_is_a_fair_coin_per_reviewer_and_stays():
 def test_a_vote_means_the_model_that_stood_there(tmp_path, choice):
     votes = tmp_path / "votes.jsonl"
     for pair in PAIRS:
-        _, _, left, right = review.show([pair], votes, "ann")
+        _, _, left, right = review.show([pair], votes, "ann", EN)
         seen = {"left": left, "right": right}.get(choice, "")
         review.save_vote(votes, "ann", pair, choice)
         wanted = choice if choice in ("tie", "skip") else "tuned" if "TT" in seen else "base"
@@ -51,10 +53,10 @@ def test_resumes_where_the_reviewer_stopped(tmp_path):
     review.save_vote(votes, "ann", first[0], "left")
     assert review.open_pairs(PAIRS, votes, "ann") == first[1:]
     assert len(review.open_pairs(PAIRS, votes, "bob")) == 8
-    assert review.show(PAIRS, votes, "ann")[0] == "1 / 8"
+    assert review.show(PAIRS, votes, "ann", EN)[0] == "1 / 8"
     for pair in first[1:]:
         review.save_vote(votes, "ann", pair, "tie")
-    done, *nothing = review.show(PAIRS, votes, "ann")
+    done, *nothing = review.show(PAIRS, votes, "ann", EN)
     assert done.startswith("8 / 8 · All done")
     assert f"python -m scripts.evaluate report {tmp_path}" in done
     assert nothing == ["", "", ""]
@@ -66,12 +68,12 @@ def test_nobody_is_asked_about_answers_that_are_the_same(tmp_path):
     pairs = [*same, one_empty, PAIRS[1]]
     assert {pair["id"] for pair in review.open_pairs(pairs, votes, "ann")} == {"s2", "p1"}
     assert review.open_pairs(pairs, votes, "ann", same=True) != []
-    assert review.show(pairs, votes, "ann")[0] == "2 / 4"
+    assert review.show(pairs, votes, "ann", EN)[0] == "2 / 4"
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    page = review.build_page(tmp_path, "ann")
+    page, _ = review.build_page(tmp_path, "ann")
     assert not votes.exists(), "opening the page is no vote"
-    press = next(block.fn for block in page.fns.values() if block.name == "<lambda>" and len(block.inputs) == 1)
-    press(review.show(pairs, votes, "ann")[1])
+    press = next(block.fn for block in page.fns.values() if len(block.inputs) == 1)
+    press(review.show(pairs, votes, "ann", EN)[1], SimpleNamespace(headers={}))
     assert [(vote["vote"], vote["asked"]) for vote in votes_of(tmp_path)][:2] == [("tie", False)] * 2
     assert len(votes_of(tmp_path)) == 3
 
@@ -94,9 +96,16 @@ def test_what_stops_the_page_is_said(tmp_path, monkeypatch):
 
 
 def test_model_text_is_escaped_and_names_are_hidden(tmp_path):
-    shown = "".join(review.show(PAIRS, tmp_path / "none.jsonl", "ann"))
+    shown = "".join(review.show(PAIRS, tmp_path / "none.jsonl", "ann", EN))
     assert "<img" not in shown
     assert "&lt;img" in shown
     assert "base" not in shown.lower()
     assert "tuned" not in shown.lower()
-    assert "(no answer" in review.card("", "")
+    assert "(no answer)" in review.card("", "", EN)
+
+
+def test_each_language_has_every_word_and_shows_no_other():
+    assert review.TEXTS["en"].keys() == review.TEXTS["zh"].keys()
+    for language, texts in review.TEXTS.items():
+        shown = "".join(texts.values()) + review.card("", "x", texts)
+        assert any("一" <= letter <= "龥" for letter in shown) == (language == "zh")
