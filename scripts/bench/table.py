@@ -8,17 +8,16 @@ from typing import Any
 
 from scripts.bench.stand_in import SHAPES
 from scripts.common import ROOT, UserError, read_json, run_main, write_text
-from scripts.train.memory import predict_peak_gib
+from scripts.train.memory import tensors_gib
 
 FITTED = ("plain", "original", "ours", "ours at 2048 tokens")  # the rows that scripts/train/memory.py was fitted to
 TEXT = 4  # columns of words; the others are figures
 
 
 def predicted(row: dict[str, Any]) -> float:
-    """GiB that the formula gives for a measured row, without CUDA's own context, which no row counts."""
+    """GiB that the formula gives for a measured row."""
     shards = row["gpus"] if row.get("sharded") else 1  # GPUs among which FSDP shares the model out
-    parts = predict_peak_gib(row["recipe"], SHAPES[row["shape"]], row["longest"], shards)
-    return parts["total"] - parts["CUDA context"]
+    return tensors_gib(row["recipe"], SHAPES[row["shape"]], row["longest"], shards)
 
 
 def is_current(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:

@@ -1,7 +1,7 @@
 """Predict a training run's peak GPU memory from its recipe.
 
-Counts what the tensors need at the worst moment (PyTorch's "allocated") and CUDA's own context. PyTorch reserves more
-while there is room (4 to 190% more in docs/bench_train.json) and gives it back before it runs out of memory.
+Counts what the tensors need at the worst moment (PyTorch's "allocated"); CUDA's own context comes on top. PyTorch
+reserves 4 to 190% more while there is room (docs/bench_train.json) and gives it back before it runs out of memory.
 Within 10% of every run measured with the pinned Unsloth: tests/train/test_memory.py.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from scripts.common import UserError
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per 64 weights, a float per 256 scales
-CONTEXT_GIB = 0.5  # CUDA's own context and kernels, outside of what PyTorch reserves
+CONTEXT_GIB = 0.5  # CUDA's own context and kernels, outside of what PyTorch counts
 
 
 def linear_sizes(config: dict[str, Any]) -> list[tuple[int, int]]:
@@ -42,10 +42,8 @@ def trained_weights(args: dict[str, Any], config: dict[str, Any]) -> tuple[int, 
     return args.get("lora_rank", 8) * per_rank, whole
 
 
-def predict_peak_gib(
-    args: dict[str, Any], config: dict[str, Any], longest: int | None = None, shards: int = 1
-) -> dict[str, float]:
-    """GiB by part, with their sum under "total" (CUDA's own context included).
+def tensors_gib(args: dict[str, Any], config: dict[str, Any], longest: int | None = None, shards: int = 1) -> float:
+    """GiB that the tensors need at the worst moment.
 
     ``args``: a recipe. ``config``: the base model's config. ``longest``: tokens of the longest record where known;
     otherwise a micro-batch is taken to be as long as cutoff_len. ``shards``: GPUs among which FSDP shares out the
@@ -69,12 +67,9 @@ def predict_peak_gib(
         kept = inside
     four_bit = args.get("quantization_bit") == 4
     fused_loss = unsloth or args.get("enable_liger_kernel")
-    parts = {
-        "weights": 0.0 if full else linear * (NF4_BYTES if four_bit else 2) / shards + 2 * tables,
-        "trained weights, gradients, optimiser": trained * (4 + 4 + moments) / shards,
-        "kept activations": layers * kept * tokens,
-        "one layer at work": inside * tokens + 2 * max(i * o for i, o in sizes) * 2,
-        "logits": 0 if fused_loss else tokens * vocab * 10.5,
-    }
-    gib = {name: size / 2**30 for name, size in parts.items()} | {"CUDA context": CONTEXT_GIB}
-    return gib | {"total": sum(gib.values())}
+    frozen = 0.0 if full else linear * (NF4_BYTES if four_bit else 2) / shards + 2 * tables
+    learning = trained * (4 + 4 + moments) / shards  # weights, gradients, optimiser
+    activations = layers * kept * tokens
+    one_layer = inside * tokens + 2 * max(i * o for i, o in sizes) * 2
+    logits = 0 if fused_loss else tokens * vocab * 10.5
+    return (frozen + learning + activations + one_layer + logits) / 2**30

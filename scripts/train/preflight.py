@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from scripts.common import UserError, quiet_libraries, run_main
 from scripts.train import resume
 from scripts.train.duration import estimate, time_first_steps
-from scripts.train.memory import predict_peak_gib, trained_weights
+from scripts.train.memory import CONTEXT_GIB, tensors_gib, trained_weights
 from scripts.train.planned import IGNORED, PlannedRun, Skip, plan
 from scripts.train.run import registered_files
 from scripts.train.template import official_prompt
@@ -199,7 +199,7 @@ def check_accelerator(run: PlannedRun) -> str:
     if run.recipe.get("use_cpu"):
         return "the recipe says use_cpu"
     longest = max(run.records.lengths) if run.parsed["finetuning"].stage == "sft" else None
-    need = predict_peak_gib(run.recipe, run.config, longest)["total"]
+    need = tensors_gib(run.recipe, run.config, longest) + CONTEXT_GIB
     if not torch.cuda.is_available():
         raise UserError(
             f"no NVIDIA GPU with a working driver was found, and this recipe needs one with about {need:.1f} GiB free. "

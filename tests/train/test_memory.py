@@ -8,7 +8,7 @@ import pytest
 
 from scripts.bench.table import is_current, predicted
 from scripts.common import ROOT, UserError
-from scripts.train.memory import predict_peak_gib
+from scripts.train.memory import tensors_gib
 
 ROWS = json.loads((ROOT / "docs/bench_train.json").read_text())
 MEASURED = [row for row in ROWS if "error" not in row]
@@ -32,4 +32,4 @@ def test_a_run_that_ran_out_of_memory_was_predicted_to():
 
 def test_a_config_of_another_kind_is_refused():
     with pytest.raises(UserError, match="num_hidden_layers"):
-        predict_peak_gib({}, {"model_type": "mamba"})
+        tensors_gib({}, {"model_type": "mamba"})
