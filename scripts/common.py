@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -106,6 +107,11 @@ def run_main(main: Callable[[], int | None]) -> None:
     except OSError as error:  # a folder that is read-only, a full disk
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}; mend that and start again")
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        # safetensors and others written in Rust have kinds of their own for a full disk
+        sys.exit(f"error: {first_line(error)}; mend that and start again")
     except KeyboardInterrupt:
         sys.exit("interrupted; run the same command again to go on")
 

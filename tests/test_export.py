@@ -7,12 +7,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from scripts import export
-from scripts.common import NOTICE, ROOT, STARTING, UserError, read_json, write_json
+from scripts.common import NOTICE, ROOT, STARTING, UserError, read_json, run_main, write_json
 from scripts.evaluate.perplexity import read_records
 from scripts.evaluate.store import Store
 from scripts.train.template import PromptFormat
@@ -129,6 +131,14 @@ def test_commands_that_import_for_long_say_so_first(command):
     )
     assert told.stdout.startswith(STARTING)
     assert told.stderr.startswith("error: ")
+
+
+def test_a_full_disk_is_one_line_whatever_library_says_so():
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(SystemExit, match=r"^error: .*No space left on device.*start again$"):
+        run_main(Mock(side_effect=full))
+    with pytest.raises(SafetensorError, match="another"):
+        run_main(Mock(side_effect=SafetensorError("another")))
 
 
 def prompt_of(form: PromptFormat, made: dict) -> tuple[str, list[str]]:

@@ -100,7 +100,7 @@ def main() -> None:
     os.environ.update(hosting.QUIET)
     hosting.check_machine(args.host, args.port)
     settings = read_settings(args.arguments)
-    print(f"{NOTICE}\n{STARTING}\nopens at {hosting.url(args.host, args.port)}, once it says ready", flush=True)
+    print(f"{NOTICE}\n{STARTING}\nopens at {hosting.url(args.host, args.port)} once the model is loaded", flush=True)
     check_values(settings)
     {"chat": serve_chat, "webchat": serve_webchat, "api": serve_api}[args.kind](settings, args)
 

@@ -150,7 +150,7 @@ runpy.run_module("scripts.chat", run_name="__main__")
 """
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "starting: the libraries take some 20 seconds" in told.stdout
-    assert f"opens at http://127.0.0.1:{port}, once it says ready\nheavy: set()" in told.stdout, told.stderr
+    assert f"opens at http://127.0.0.1:{port} once the model is loaded\nheavy: set()" in told.stdout, told.stderr
 
 
 def test_a_wide_bind_needs_a_password_and_help_is_quick():
