@@ -160,3 +160,10 @@ def test_hub_data(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(load.load_rows("owner/name:zh")) == [(1, asked)]
     with pytest.raises(UserError, match=r"owner/name: cannot be read from the hub.*HF_ENDPOINT.*USE_MODELSCOPE_HUB"):
         list(load.load_rows("owner/name"))
+
+
+def test_what_reads_modelscope_s_datasets_is_installed():
+    """modelscope asks for a part of it in an extra only."""
+    from modelscope import MsDataset
+
+    assert callable(MsDataset.load)
