@@ -117,8 +117,8 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 record, 2 records."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """A number with its noun: 1 record, 2,000 records."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from scripts.common import ROOT, UserError, read_json
+from scripts.common import ROOT, UserError, counted, read_json
 from scripts.train.memory import linear_weights
 from scripts.train.planned import PlannedRun
 
@@ -40,7 +40,7 @@ def estimate(run: PlannedRun) -> str:
     data, lengths = run.parsed["data"], run.records.lengths
     rows = math.ceil(sum(lengths) / data.cutoff_len) if data.packing else len(lengths)
     steps = run.steps(rows)
-    said = f"{steps:,} steps of {run.batch} {'rows' if data.packing else 'records'}"
+    said = f"{counted(steps, 'step')} of {counted(run.batch, 'row' if data.packing else 'record')}"
     weights = linear_weights(run.config)
     tokens = sum(lengths) * steps * run.batch / max(1, rows)
     if not run.gpus:

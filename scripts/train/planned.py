@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts.common import UserError, first_line, hub_answers, load_recipe, look_for_hub, read_json
+from scripts.common import UserError, counted, first_line, hub_answers, load_recipe, look_for_hub, read_json
 from scripts.train import run as runs
 from scripts.train.template import PromptFormat, reachable
 
@@ -67,7 +67,10 @@ class PlannedRun:
         self.model = str(self.recipe["model_name_or_path"])
         self.output = Path(self.recipe["output_dir"])
         hub_answers()  # asked for a local model too: its records may lie on a hub
-        look_for_hub(self.model)
+        try:
+            look_for_hub(self.model)
+        except UserError as error:  # no check runs; what needs no tokenizer is said with it
+            raise UserError("\n".join([*missing_datasets(self.recipe), str(error)])) from error
         self.config = read_config(self.model)
 
     @cached_property
@@ -137,6 +140,17 @@ class PlannedRun:
         with errors_in_words(names), redirect_stdout(io.StringIO()):  # it prints its first record
             rows = get_dataset(template, model, data, training, "sft", tokenizer)["train_dataset"]
         return Records(list(rows["input_ids"]), list(rows["labels"]), registered - len(rows))
+
+
+def missing_datasets(recipe: dict[str, Any]) -> list[str]:
+    """What is wrong with the files of a recipe's training datasets, without reading a record."""
+    found = {}
+    for name in str(recipe["dataset"]).split(","):
+        try:
+            runs.registered_files(name.strip(), recipe.get("dataset_dir", "data"))
+        except UserError as error:
+            found[str(error)] = name
+    return list(found)
 
 
 def read_config(model: str) -> dict[str, Any]:
@@ -218,4 +232,4 @@ def why_no_validation(run: PlannedRun, own: str) -> str | None:
         except UserError:
             return f"found no records of {own}"
     steps = run.steps(count_rows(run.datasets, run.parsed["data"]))
-    return f"{steps} steps are too short a run" if 0 < steps < FEWEST_STEPS else None
+    return f"{counted(steps, 'step')}: too short a run" if 0 < steps < FEWEST_STEPS else None

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.common import UserError, quiet_libraries, run_main
+from scripts.common import UserError, counted, quiet_libraries, run_main
 from scripts.train import resume
 from scripts.train.duration import estimate, time_first_steps
 from scripts.train.memory import CONTEXT_GIB, tensors_gib, trained_weights
@@ -58,7 +58,7 @@ def check_recipe(run: PlannedRun) -> str:
         raise UserError(f"{run.path}: nothing would be trained; set do_train: true")
     if not 0 < (training.learning_rate or 0) < 1:
         raise UserError(f"{run.path}: learning_rate is {training.learning_rate}, expected more than 0 and less than 1")
-    return f"{run.path}: LLaMA-Factory parses it; {run.batch} records per step"
+    return f"{run.path}: LLaMA-Factory parses it; {counted(run.batch, 'record')} per step"
 
 
 def mistyped(recipe: dict[str, Any]) -> list[str]:
@@ -120,8 +120,9 @@ def check_datasets(run: PlannedRun) -> str:
     for name in [*run.datasets, *run.validation]:
         registered_files(name, run.parsed["data"].dataset_dir)
     if run.records.lost > 0:
-        raise UserError(f"LLaMA-Factory drops {run.records.lost} records (an empty or odd turn); prepare again")
-    said = f"{', '.join(run.datasets)}: {len(run.records.ids):,} records"
+        lost = counted(run.records.lost, "record")
+        raise UserError(f"LLaMA-Factory drops {lost} (an empty or odd turn); prepare again")
+    said = f"{', '.join(run.datasets)}: {counted(len(run.records.ids), 'record')}"
     if not run.validation:
         return said
     return f"{said}; validation on {', '.join(run.validation)}: {len(run.read(run.validation).ids):,}"
@@ -150,8 +151,8 @@ def check_thoughts(run: PlannedRun) -> str:
     if without:
         why = "prepare them with thoughts" if run.format.template.enable_thinking else "enable_thinking is off"
         raise UserError(
-            f"{len(without):,} of {len(texts):,} records train no thought between {opened} and {closed} ({why}); "
-            f"the first is record {without[0] + 1}: {texts[without[0]][:80]!r}"
+            f"no thought between {opened} and {closed} is trained by {len(without):,} of the "
+            f"{counted(len(texts), 'record')} ({why}); the first is record {without[0] + 1}: {texts[without[0]][:80]!r}"
         )
     said = f"every record trains a thought between {opened} and {closed}"
     system = run.format.system
@@ -165,7 +166,7 @@ def check_lengths(run: PlannedRun) -> str:
     over = sum(length > limit for length in lengths)
     if over:
         raise UserError(
-            f"{over:,} of {len(lengths):,} records are longer than cutoff_len {limit:,}, the longest has "
+            f"longer than cutoff_len {limit:,}: {over:,} of the {counted(len(lengths), 'record')}; the longest has "
             f"{max(lengths):,} tokens (record {run.records.longest + 1}); prepare again with --cutoff-len {limit}, "
             "or raise cutoff_len"
         )
@@ -187,7 +188,8 @@ def check_held_out(run: PlannedRun) -> str:
         shared = trained & run.read([name]).prompts()
         if shared:
             example = run.format.decode(list(next(iter(shared))))[-80:]
-            raise UserError(f"{len(shared)} questions of {name} are trained on too, such as {example!r}; prepare again")
+            found = f"{counted(len(shared), 'question')} of {name}, such as {example!r}"
+            raise UserError(f"trained on too: {found}; prepare again")
     return f"no question of {', '.join(others)} is trained on"
 
 
@@ -215,7 +217,8 @@ def check_accelerator(run: PlannedRun) -> str:
     words += f"; about {need:.1f} GiB needed"
     if run.gpus == 1:
         return words
-    return Warn(f"{words}; {run.gpus} GPUs: {run.batch} records per step; CUDA_VISIBLE_DEVICES=0 takes one of them")
+    batch = counted(run.batch, "record")
+    return Warn(f"{words}; {run.gpus} GPUs: {batch} per step; CUDA_VISIBLE_DEVICES=0 takes one of them")
 
 
 @check("disk")

@@ -64,11 +64,11 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
         ("eval_dataset=nope", "dataset", "no dataset named 'nope'"),
         ("cutoff_len=32", "lengths", "cutoff_len 32"),
         ("template=qwen", "template", "set `template`"),
-        ("enable_thinking=false", "thoughts", "train no thought"),
+        ("enable_thinking=false", "thoughts", "no thought between"),
         ("dataset=demo_train,demo_test", "held out", "demo_test: a test split must not be trained on"),
         ("train_on_prompt=true", None, None),
         ("dataset=demo_train,demo_train", None, None),
-        ("eval_dataset=demo_copy", "held out", "6 questions of demo_copy are trained on"),
+        ("eval_dataset=demo_copy", "held out", "trained on too: 6 questions of demo_copy"),
         ("use_cpu=false", "accelerator", "no NVIDIA GPU"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_mistake_is_one_failed_row_with_its_remedy(tmp_path, recipe, override,
     [
         ("", "num_train_epochs=9", "found no records of demo_val"),
         (None, "num_train_epochs=9", "found no records of demo_val"),
-        ("same", "num_train_epochs=1", "3 steps are too short"),
+        ("same", "num_train_epochs=1", "3 steps: too short"),
         ("same", "num_train_epochs=9 dataset=other_train", "found no records of other_val"),
         ("same", "num_train_epochs=9", None),
     ],
@@ -133,8 +133,8 @@ SHAREGPT = {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
         ("s.jsonl", {"conversations": TURNS}, SHAREGPT, None, ""),
         ("l.jsonl", ALPACA | {"instruction": "Fever. " * 700}, {}, "lengths", "longer than cutoff_len 512"),
         ("e.jsonl", "", {}, "dataset", "no data"),
-        ("n.jsonl", ALPACA | {"output": "Rest."}, {}, "thoughts", "1 of 1 records train no thought"),
-        ("d.json", [ALPACA, ALPACA | {"output": None}], {}, "dataset", "drops 1 records"),
+        ("n.jsonl", ALPACA | {"output": "Rest."}, {}, "thoughts", "is trained by 1 of the 1 record "),
+        ("d.json", [ALPACA, ALPACA | {"output": None}], {}, "dataset", "drops 1 record "),
         ("c.json", [ALPACA] * 3, {"num_samples": 2}, None, ""),
         ("k.json", [ALPACA], {"columns": {"prompt": "q", "response": "output"}}, "dataset", "its rows have no 'q'"),
     ],
@@ -166,6 +166,19 @@ def test_a_dataset_of_a_hub_that_does_not_answer_is_not_waited_for(recipe, monke
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     PlannedRun(str(recipe), [])
     assert os.environ["HF_HUB_OFFLINE"] == "1", "before any of the hub's libraries is imported"
+
+
+@pytest.mark.parametrize("dataset", ["demo_train", "none_train,demo_train"])
+def test_without_a_hub_a_missing_dataset_is_said_too(recipe, monkeypatch, dataset):
+    monkeypatch.setattr(planned, "hub_answers", lambda: False)
+    monkeypatch.setattr("scripts.common.server_answers", lambda address: False)
+    with pytest.raises(UserError) as caught:
+        PlannedRun(str(recipe), ["model_name_or_path=no/such-model", f"dataset={dataset}"])
+    *data, hub = str(caught.value).splitlines()
+    assert "does not answer" in hub
+    assert [line.partition("named ")[2].partition(";")[0] for line in data] == (
+        ["'none_train'"] if "none" in dataset else []
+    )
 
 
 @pytest.mark.parametrize(
