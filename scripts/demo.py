@@ -221,6 +221,8 @@ def show_progress(child: subprocess.Popen, log: Path) -> None:
 
 def choose_base(name: str, template: str | None, steps: int | None) -> Base:
     """The base that was named: real, tiny, or any folder or hub id with its template."""
+    if steps is not None and steps < 1:
+        raise UserError(f"STEPS={steps}: expected 1 or more; leave it out for the recipe's own")
     changes = [f"max_steps={steps}"] if steps else []
     if name in ("real", "tiny"):
         if template:

@@ -44,6 +44,12 @@ def test_a_base_and_its_template_that_do_not_fit_are_refused(name, template) -> 
         demo.choose_base(name, template, None)
 
 
+@pytest.mark.parametrize("steps", [0, -5])
+def test_no_steps_are_refused(steps) -> None:
+    with pytest.raises(UserError, match=f"STEPS={steps}: expected 1 or more"):
+        demo.choose_base("tiny", None, steps)
+
+
 def test_another_source_and_another_base_have_folders_of_their_own() -> None:
     runs = [demo.Demo([source], [], base) for source in (demo.SAMPLE, "a/own.json") for base in (demo.REAL, demo.TINY)]
     for folder in ("data", "results", "tuned"):
