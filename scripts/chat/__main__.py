@@ -56,8 +56,7 @@ def serve_chat(settings: dict[str, Any], args: argparse.Namespace) -> None:
     models = {"tuned": load_engine(settings, adapter or base)}
     if args.compare and adapter:
         models["base"] = load_engine(settings | {"adapter_name_or_path": None}, base)
-    page, i18n = create_page(models)
-    hosting.run_page(page, args.host, args.port, args.key, i18n=i18n)
+    hosting.run_page(create_page(models), args.host, args.port, args.key)
 
 
 def serve_webchat(settings: dict[str, Any], args: argparse.Namespace) -> None:
@@ -71,7 +70,7 @@ def serve_webchat(settings: dict[str, Any], args: argparse.Namespace) -> None:
 
 def serve_api(settings: dict[str, Any], args: argparse.Namespace) -> None:
     """The OpenAI-compatible server until it is interrupted."""
-    engine = load_engine(settings, os.environ.get("API_MODEL_NAME") or "medcot")
+    engine = load_engine(settings, "medcot")
     import uvicorn
 
     from scripts.chat.api import create_app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,23 +90,24 @@ class SameSite:
         return await self.app(scope, receive, send_with_rule)
 
 
-def preferred(accepted: str, languages: tuple[str, ...]) -> str:
+def preferred(headers: Mapping[str, str], languages: Collection[str]) -> str:
     """The first of a browser's languages (its Accept-Language header) that is among ``languages``; else English."""
-    named = [part.strip()[:2].lower() for part in accepted.split(",")]
+    named = [part.strip()[:2].lower() for part in headers.get("accept-language", "").split(",")]
     return next((name for name in named if name in languages), "en")
 
 
-def run_page(page: Any, host: str = "127.0.0.1", port: int = 7860, password: str = "", **more: Any) -> None:
-    """Serve a Gradio page until it is interrupted; with ``password``, user medcot logs in. ``more``: of launch().
+def run_page(page: Any, host: str, port: int, password: str = "") -> None:
+    """Serve a Gradio page until it is interrupted; with ``password``, user medcot logs in.
 
     Call `check_machine` before, and import gradio in `without_proxies` too.
     """
     from starlette.middleware import Middleware
 
     os.environ.update(QUIET)
-    more |= {"app_kwargs": {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}}
-    more |= {"auth": ("medcot", password) if password else None, "share": False, "show_api": False, "quiet": True}
+    settings = {"auth": ("medcot", password) if password else None, "share": False, "show_api": False, "quiet": True}
+    settings["app_kwargs"] = {"middleware": [Middleware(SameSite, loopback=host in LOOPBACK)]}
     with without_proxies():
-        page.queue(api_open=False).launch(server_name=in_url(host), server_port=port, prevent_thread_lock=True, **more)
+        page.queue(api_open=False)
+        page.launch(server_name=in_url(host), server_port=port, prevent_thread_lock=True, **settings)
     print(f"ready: {url(host, port)}", flush=True)
     page.block_thread()

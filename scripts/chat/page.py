@@ -67,45 +67,44 @@ async def ask(
             task.cancel()  # stopped, or the page was closed: ends the generating
 
 
-def texts_for(request: gr.Request) -> dict[str, str]:
-    """The texts in the browser's language."""
-    return TEXTS[preferred(request.headers.get("accept-language", ""), tuple(TEXTS))]
+def create_page(models: dict[str, Any]) -> gr.ChatInterface:
+    """The page for Engines by side: "tuned" and maybe "base"."""
+    defaults, english = models["tuned"].defaults, TEXTS["en"]
+    length = defaults["max_new_tokens"]
+    sliders = {
+        "temperature": gr.Slider(0, 1.5, defaults["temperature"], step=0.05, label=english["temperature"]),
+        "length": gr.Slider(16, max(8192, length), length, step=16, label=english["length"]),
+        "budget": gr.Slider(0, 4096, 0, step=16, label=english["budget"]),
+    }
 
-
-def create_page(models: dict[str, Any]) -> tuple[gr.ChatInterface, gr.I18n]:
-    """The page for Engines by side, "tuned" and maybe "base", and its words."""
+    def translate(request: gr.Request) -> list[dict]:
+        """All words in the browser's language. Gradio's own I18n leaves Chinese ones of zh, zh-HK, … English."""
+        texts = TEXTS[preferred(request.headers, TEXTS)]
+        examples = [{"text": example} for example in texts["examples"].splitlines()]
+        words = [gr.update(placeholder=texts["welcome"], examples=examples), gr.update(placeholder=texts["hint"])]
+        return [*words, gr.update(label=texts["settings"]), *(gr.update(label=texts[name]) for name in sliders)]
 
     async def respond(
-        question: str, history: list, both: bool, heat: float, length: int, budget: int, request: gr.Request
+        question: str, history: list, heat: float, length: int, budget: int, request: gr.Request
     ) -> AsyncIterator[list[dict]]:
-        texts = texts_for(request)
+        texts = TEXTS[preferred(request.headers, TEXTS)]
         asked = {"temperature": heat, "max_new_tokens": length, "thinking_budget": budget}
-        chosen = {side: model for side, model in models.items() if both or side == "tuned"}
-        async with aclosing(ask(chosen, history, question, asked, texts)) as looks:
+        async with aclosing(ask(models, history, question, asked, texts)) as looks:
             async for shown in looks:
                 yield shown
 
-    i18n = gr.I18n(en=TEXTS["en"], zh=TEXTS["zh"], **{"zh-CN": TEXTS["zh"]})
-    defaults, compared = models["tuned"].defaults, "base" in models
-    length = defaults["max_new_tokens"]
-    settings = [
-        gr.Checkbox(compared, label=i18n("compare"), visible=compared),
-        gr.Slider(0, 1.5, defaults["temperature"], step=0.05, label=i18n("temperature")),
-        gr.Slider(16, max(8192, length), length, step=16, label=i18n("length")),
-        gr.Slider(0, 4096, 0, step=16, label=i18n("budget")),
-    ]
     look = {"latex_delimiters": [], "feedback_options": None, "show_copy_button": True, "show_label": False, "scale": 1}
     page = gr.ChatInterface(
         respond,
         type="messages",
         title="MedCoT",
         description=f"{models['tuned'].name}. {NOTICE} {NOTICE_ZH}",
-        chatbot=gr.Chatbot(type="messages", placeholder=i18n("welcome"), elem_id="talk", **look),
-        textbox=gr.Textbox(placeholder=i18n("hint"), submit_btn=True, stop_btn=True, autofocus=True, max_lines=8),
+        chatbot=gr.Chatbot(type="messages", elem_id="talk", **look),
+        textbox=gr.Textbox(placeholder=english["hint"], submit_btn=True, stop_btn=True, autofocus=True, max_lines=8),
         editable=True,
-        additional_inputs=settings,
-        additional_inputs_accordion=gr.Accordion(i18n("settings"), open=False),
-        examples=[[example] for example in TEXTS["en"]["examples"].splitlines()],
+        additional_inputs=list(sliders.values()),
+        additional_inputs_accordion=gr.Accordion(english["settings"], open=False),
+        examples=[[example] for example in english["examples"].splitlines()],
         run_examples_on_click=False,
         cache_examples=False,
         theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
@@ -115,10 +114,8 @@ def create_page(models: dict[str, Any]) -> tuple[gr.ChatInterface, gr.I18n]:
         api_name=False,
         show_api=False,
     )
-
-    def suggest(request: gr.Request) -> Any:
-        return gr.update(examples=[{"text": example} for example in texts_for(request)["examples"].splitlines()])
-
+    fold = next(block for block in page.blocks.values() if isinstance(block, gr.Accordion))  # of the page's own making
     with page:
-        page.load(suggest, None, page.chatbot, show_progress="hidden", api_name=False)
-    return page, i18n
+        shown = [page.chatbot, page.textbox, fold, *sliders.values()]
+        page.load(translate, None, shown, show_progress="hidden", api_name=False)
+    return page

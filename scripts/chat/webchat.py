@@ -36,7 +36,7 @@ def create_page(settings: dict[str, Any]) -> gradio.Blocks:
             self.chatter.engine.stream_chat = stream_chat
 
         def resume(self, request: gradio.Request) -> Any:
-            language = preferred(request.headers.get("accept-language", ""), LANGUAGES)
+            language = preferred(request.headers, LANGUAGES)
             shown = {"top.lang": {"value": language}, "infer.chat_box": {"visible": True}}
             shown["infer.mm_box"] = {"visible": False}  # a model of text alone
             yield self._update_component(shown)

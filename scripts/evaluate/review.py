@@ -91,8 +91,8 @@ def show(pairs: list[dict], votes: Path, reviewer: str, texts: dict[str, str]) -
     return done, f'<div class="card">{asked}</div>', *answers
 
 
-def build_page(folder: Path, reviewer: str) -> tuple[Any, Any]:
-    """The Gradio page in the browser's language, and its words."""
+def build_page(folder: Path, reviewer: str) -> Any:
+    """The Gradio page, in the browser's language."""
     os.environ.update(QUIET)
     with without_proxies():
         import gradio as gr
@@ -100,8 +100,11 @@ def build_page(folder: Path, reviewer: str) -> tuple[Any, Any]:
     pairs, votes = read_pairs(folder), folder / "votes.jsonl"
 
     def now(request: gr.Request) -> tuple[str, str, str, str]:
-        language = preferred(request.headers.get("accept-language", ""), tuple(TEXTS))
-        return show(pairs, votes, reviewer, TEXTS[language])
+        return show(pairs, votes, reviewer, TEXTS[preferred(request.headers, TEXTS)])
+
+    def opened(request: gr.Request) -> list[str]:
+        texts = TEXTS[preferred(request.headers, TEXTS)]
+        return [f"<h2>{texts['ask']}</h2>", *now(request), *(texts[choice] for choice in CHOICES)]
 
     def voting(choice: str) -> Any:
         def vote(shown: str, request: gr.Request) -> tuple:
@@ -116,22 +119,23 @@ def build_page(folder: Path, reviewer: str) -> tuple[Any, Any]:
         return vote
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from the network
-    i18n = gr.I18n(en=TEXTS["en"], zh=TEXTS["zh"], **{"zh-CN": TEXTS["zh"]})
     head = f"<style>{STYLE.read_text('utf-8')}</style>{HEAD.read_text('utf-8')}"
     with gr.Blocks(title="MedCoT review", analytics_enabled=False, head=head, theme=theme) as page:
-        gr.Markdown(i18n("ask"), elem_id="ask")
+        ask = gr.HTML()
         gr.HTML(f"<small>{NOTICE} {NOTICE_ZH}</small>")
         progress, question = gr.HTML(elem_id="progress"), gr.HTML(elem_id="question")
         with gr.Row():
             sides = [gr.HTML(elem_id="left"), gr.HTML(elem_id="right")]
         outputs = [progress, question, *sides]
+        buttons = []
         with gr.Row():
             for choice in CHOICES:
                 kind = "secondary" if choice == "skip" else "primary"
-                button = gr.Button(i18n(choice), elem_id=f"vote-{choice}", variant=kind)
+                button = gr.Button(elem_id=f"vote-{choice}", variant=kind)
                 button.click(voting(choice), question, outputs, api_name=False)
-        page.load(now, None, outputs, api_name=False)
-    return page, i18n
+                buttons.append(button)
+        page.load(opened, None, [ask, *outputs, *buttons], api_name=False)
+    return page
 
 
 def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> None:
@@ -139,6 +143,6 @@ def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> N
     password = require_password(host, "MEDCOT_REVIEW_PASSWORD")
     check_machine(host, port)
     print(f"{NOTICE}\nopens at {url(host, port)} in some seconds", flush=True)
-    page, i18n = build_page(folder, reviewer)
+    page = build_page(folder, reviewer)
     print(f"votes go to {folder / 'votes.jsonl'}; then: {report_command(folder)}", flush=True)
-    run_page(page, host, port, password, i18n=i18n)
+    run_page(page, host, port, password)

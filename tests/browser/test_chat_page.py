@@ -34,6 +34,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Progra
         yield f"http://127.0.0.1:{port}", program
 
 
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page with one."""
+    port = free_port()
+    with running(
+        [sys.executable, "-m", "tests.chat.scripted", str(port)], tmp_path_factory.mktemp("single") / "log", port
+    ):
+        yield f"http://127.0.0.1:{port}"
+
+
 def send(page: Any, question: str) -> None:
     page.locator("textarea").last.fill(question)
     page.keyboard.press("Enter")
@@ -61,14 +71,18 @@ def done(page: Any, count: int = 2, language: str = "en") -> str:
 
 @pytest.mark.parametrize(
     ("language", "locale", "question", "answer"),
-    [("en", "en-US", "What helps against fever?", "Rest and fluids"), ("zh", "zh-CN", "发热怎么办？", "多喝水")],
+    [
+        ("en", "en-US", "What helps against fever?", "Rest and fluids"),
+        ("zh", "zh-CN", "发热怎么办？", "多喝水"),
+        ("zh", "zh-HK", "发热怎么办？", "多喝水"),
+    ],
 )
 def test_an_answer_streams_in_the_browsers_language_with_its_thought_folded(
     site, visit, language, locale, question, answer
 ):
     page, texts = visit(site[0], locale), TEXTS[language]
     page.get_by_text(texts["welcome"]).wait_for()
-    assert page.locator("textarea").last.get_attribute("placeholder") == texts["hint"]
+    page.get_by_placeholder(texts["hint"]).wait_for()
     for example in texts["examples"].splitlines():
         page.get_by_text(example, exact=True).wait_for()
     assert page.locator("#talk .example").count() == 2, "none in the other language"
@@ -85,15 +99,14 @@ def test_an_answer_streams_in_the_browsers_language_with_its_thought_folded(
     folds.first.click()
     page.get_by_text("infection" if language == "en" else "可能是感染").first.wait_for()
     settings(page, language)
-    for key in ("compare", "temperature", "length", "budget"):
+    for key in ("temperature", "length", "budget"):
         page.get_by_text(texts[key]).first.wait_for()
 
 
-def test_settings_stand_behind_a_fold_and_count(site, visit):
-    page = visit(site[0])
+def test_settings_stand_behind_a_fold_and_count(single, visit):
+    page = visit(single)
     assert not page.get_by_text(TEXTS["en"]["temperature"]).is_visible()
     settings(page)
-    page.get_by_label(TEXTS["en"]["compare"]).uncheck()
     for key, value in (("temperature", "0.2"), ("budget", "128")):
         field = page.get_by_label(re.compile(re.escape(TEXTS["en"][key]))).first
         field.fill(value)
@@ -104,10 +117,8 @@ def test_settings_stand_behind_a_fold_and_count(site, visit):
     assert "saves/base" not in shown
 
 
-def test_copy_regenerate_and_edit_the_last_question(site, visit):
-    page = visit(site[0])
-    settings(page)
-    page.get_by_label(TEXTS["en"]["compare"]).uncheck()
+def test_copy_regenerate_and_edit_the_last_question(single, visit):
+    page = visit(single)
     send(page, "first question")
     done(page, 1)
     send(page, "second question")
@@ -187,7 +198,7 @@ def test_a_text_cannot_act_and_another_visitor_does_not_see_it(site, visit):
     assert "alert" not in done(other, language="zh")
 
 
-def test_all_fits_on_a_phone_too(site, visit, tmp_path):
+def test_all_fits_on_a_phone_too(single, visit, tmp_path):
     """With pictures to look at: ``MEDCOT_PICTURES=docs/images``."""
     folder = Path(os.environ.get("MEDCOT_PICTURES", tmp_path))
     for name, language, size, dark in (
@@ -195,10 +206,7 @@ def test_all_fits_on_a_phone_too(site, visit, tmp_path):
         ("chat_zh", "zh", (1280, 860), True),
         ("chat_phone", "zh", (390, 844), False),
     ):
-        page = visit(site[0], {"en": "en-US", "zh": "zh-CN"}[language], size, dark)
-        settings(page, language)
-        page.get_by_label(TEXTS[language]["compare"]).uncheck()
-        settings(page, language)
+        page = visit(single, {"en": "en-US", "zh": "zh-CN"}[language], size, dark)
         send(page, {"en": "What helps against fever?", "zh": "发热怎么办？"}[language])
         done(page, 1, language)
         page.wait_for_timeout(1500)  # the question field comes back

@@ -63,8 +63,7 @@ def main() -> None:
     models = {"tuned": ScriptedModel("saves/demo")}
     if "--base" in sys.argv:
         models["base"] = ScriptedModel("saves/base")
-    page, i18n = create_page(models)
-    hosting.run_page(page, "127.0.0.1", int(sys.argv[1]), i18n=i18n)
+    hosting.run_page(create_page(models), "127.0.0.1", int(sys.argv[1]))
 
 
 if __name__ == "__main__":

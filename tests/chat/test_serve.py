@@ -109,7 +109,7 @@ def test_the_shipped_recipes_name_their_remedy(monkeypatch, tmp_path):
     ],
 )
 def test_the_browsers_language_is_taken(accepted, language):
-    assert preferred(accepted, ("en", "zh")) == language
+    assert preferred({"accept-language": accepted}, ("en", "zh")) == language
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess:

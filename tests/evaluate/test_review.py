@@ -70,7 +70,7 @@ def test_nobody_is_asked_about_answers_that_are_the_same(tmp_path):
     assert review.open_pairs(pairs, votes, "ann", same=True) != []
     assert review.show(pairs, votes, "ann", EN)[0] == "2 / 4"
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    page, _ = review.build_page(tmp_path, "ann")
+    page = review.build_page(tmp_path, "ann")
     assert not votes.exists(), "opening the page is no vote"
     press = next(block.fn for block in page.fns.values() if len(block.inputs) == 1)
     press(review.show(pairs, votes, "ann", EN)[1], SimpleNamespace(headers={}))
