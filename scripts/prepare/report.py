@@ -29,7 +29,8 @@ TEXTS = HERE / "texts.json"
 NOTICES = {"en": NOTICE, "zh": NOTICE_ZH}
 EXCERPT = 300  # characters of a record's question
 SHOWN = 500  # characters of any text
-SETTINGS = ("seed", "val", "test", "threshold", "lang", "cutoff_len", "template", "tokenizer", "skip")
+SETTINGS = ("seed", "val", "test", "threshold", "lang", "template", "skip")
+OF_LENGTHS = ("cutoff_len", "tokenizer")  # settings that say nothing where no tokens are counted
 PAIRED = ("leak", "duplicate_near")  # reasons whose records are shown beside what they match
 SEARCHED = 20_000  # of a long text, in which its likeness to another is looked for
 SIZES = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 1_000_000, "1M<n<10M": 10_000_000}
@@ -53,7 +54,7 @@ def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path)
     return {
         "name": args.name,
         "provenance": origin | {"command": args.command},
-        "settings": {key: getattr(args, key) for key in SETTINGS},
+        "settings": {key: getattr(args, key) for key in SETTINGS + (() if args.no_lengths else OF_LENGTHS)},
         "sources": [of_source(source, rows) for source in dict.fromkeys(args.sources)],
         "read": len(rows),
         "kept": len(kept),

@@ -68,8 +68,8 @@ def prepare(args: argparse.Namespace) -> dict:
     """
     check_outputs(args.out, args.name, args.sources)
     check_sources(args.sources, args.columns, args.thought_tags)
-    judge = Judge(args)
-    with staging(args.out, args.name) as folder:
+    with staging(args.out, args.name) as folder:  # first, since a folder that cannot be written to is told at once
+        judge = Judge(args)
         rows = judge_all(args, judge, folder / "spool")
         moved = compare(args, [row for row in rows if row.reason is None])
         examples = write_rows(folder, args.name, rows)

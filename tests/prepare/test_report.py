@@ -107,7 +107,8 @@ def test_what_was_found_and_what_to_do_stands_in_every_form(out: Path) -> None:
 
 def test_what_was_not_checked_is_said_and_no_part_is_empty(tmp_path: Path, run: Callable) -> None:
     source = write(tmp_path / "own.jsonl", [GOOD])
-    run(source, "--no-lengths", "--benchmarks", "--test", "0.4")
+    found = run(source, "--no-lengths", "--benchmarks", "--test", "0.4")
+    assert not {"tokenizer", "cutoff_len"} & set(found["settings"]), "nothing was counted by them"
     text = (tmp_path / "out/t_report.md").read_text()
     for words in ("Lengths were not checked", "Not decontaminated", "split is empty"):
         assert words in text.split("##")[0]
