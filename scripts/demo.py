@@ -1,9 +1,10 @@
 """The whole pipeline on a laptop, with the real tools: ``make demo`` (python -m scripts.demo).
 
     make demo                                        the bundled sample, a real base model of 0.5 billion weights
-    make demo SOURCE=my_records.json                 own records, in folders of their own
-    make demo BASE=tiny                              a tiny base with random weights: offline, 3 minutes
-    make demo BASE=<hub id or folder> TEMPLATE=qwen3 any other base, on a GPU where there is one
+    make demo SOURCE=own.json                        own records, in folders of their own
+    make demo SOURCE=own.csv COLUMNS="Question=q Complex_CoT=thinking Response=a"
+    make demo BASE=tiny                              a tiny base with random weights: offline, 3 to 10 minutes
+    make demo BASE=Qwen/Qwen3-0.6B TEMPLATE=qwen3    any other base, on a GPU where there is one; STEPS=100
 
 Records → dataset → QLoRA by llamafactory-cli → perplexity of held-out records and four answers, before and after →
 report. Stopped at any point, the same command resumes after the last finished step.
@@ -242,11 +243,8 @@ def choose_base(name: str, template: str | None, steps: int | None) -> Base:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.demo",
-        description="Run the whole pipeline: prepare, QLoRA, perplexity and answers before and after, report.",
-        epilog="examples:\n  make demo\n  make demo SOURCE=my_records.json\n"
-        "  make demo SOURCE=own.csv COLUMNS='Question=q Complex_CoT=thinking Response=a'\n"
-        "  make demo BASE=tiny\n  make demo BASE=Qwen/Qwen3-0.6B TEMPLATE=qwen3 STEPS=100\n\n"
-        f"{REAL_NOTICE} {NOTICE}",
+        description=__doc__,
+        epilog=f"{REAL_NOTICE} {NOTICE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--source", nargs="+", default=[SAMPLE], help=f"raw records (default: {SAMPLE})")
