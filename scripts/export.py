@@ -51,7 +51,7 @@ def read_recipe(arguments: list[str]) -> dict[str, Any]:
         path, *overrides = arguments
     else:
         named = [part.partition("=")[2] for part in overrides if part.startswith("adapter_name_or_path=")]
-        adapter = named[-1] if named else newest_adapter()
+        adapter = named[-1] if named else newest_adapter("name one: adapter_name_or_path=DIR")
         run = read_run(adapter)
         known = {"model_name_or_path": run["model"]["name"], "adapter_name_or_path": adapter}
         known |= {"template": run["template"], "export_dir": f"{adapter}_merged", "cutoff_len": run["cutoff_len"]}

@@ -114,7 +114,7 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next_export(exported, m
 
 
 def test_without_a_recipe_the_run_that_ended_last_is_merged(made, monkeypatch):
-    monkeypatch.setattr(export, "newest_adapter", lambda: Path(made["trained"].adapter))
+    monkeypatch.setattr(export, "newest_adapter", lambda or_else: Path(made["trained"].adapter))
     recipe = export.read_recipe([])
     assert recipe["adapter_name_or_path"] == made["trained"].adapter
     assert recipe["template"] == "deepseekr1"

@@ -41,12 +41,7 @@ def check_values(settings: dict[str, Any]) -> None:
 
 def last_run() -> dict[str, Any]:
     """Model, adapter, template and precision of the run that ended last, as it was trained."""
-    try:
-        adapter = newest_adapter()
-    except UserError as error:
-        raise UserError(
-            "no run has ended yet: `make demo` or `make train` first, or name a recipe, RECIPE=…"
-        ) from error
+    adapter = newest_adapter("name a recipe: RECIPE=…")
     run = read_run(adapter)
     precision = run["precision"]
     settings = {"model_name_or_path": run["model"]["name"], "adapter_name_or_path": run["adapter"]}

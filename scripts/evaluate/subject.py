@@ -100,7 +100,7 @@ def find_subject(options: argparse.Namespace) -> Subject:
             raise UserError("--model without --adapter: say how it is asked, e.g. --template deepseekr1")
         look_for_hub(options.model)
         return Subject(options.model, None, options.template, options.system, True, PLAIN, None)
-    adapter = options.adapter or str(newest_adapter())
+    adapter = options.adapter or str(newest_adapter("name one: --adapter DIR"))
     run = read_run(adapter)
     model = options.model or located(run["model"]["name"])
     look_for_hub(model)

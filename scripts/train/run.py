@@ -230,8 +230,8 @@ def plain_name(model: str | None) -> str | None:
     return Path(model).name.lower().removesuffix("-bnb-4bit") if model else None
 
 
-def newest_adapter() -> Path:
-    """The folder of the fine-tune under saves/ that ended, or was confirmed, last."""
+def newest_adapter(or_else: str) -> Path:
+    """The folder of the fine-tune under saves/ that ended, or was confirmed, last; without one, ``or_else`` is told."""
     found = {}
     for path in (ROOT / "saves").glob("*/adapter_config.json"):
         marks = [path.with_name(name) for name in (IDENTITY, "train_results.json")]
@@ -239,7 +239,6 @@ def newest_adapter() -> Path:
             found[path.parent] = max(mark.stat().st_mtime for mark in marks if mark.exists())
     if not found:
         raise UserError(
-            "found no finished fine-tune under saves/: run `make demo` or `make train` first, "
-            "or name the models by --model DIR --adapter DIR"
+            f"found no finished fine-tune under saves/: run `make demo` or `make train` first, or {or_else}"
         )
     return max(found, key=found.__getitem__).relative_to(ROOT)

@@ -70,7 +70,7 @@ def test_without_a_recipe_the_last_run_is_talked_to_as_it_was_trained(template, 
     precision = {"bits": bits, "dtype": "bfloat16"} | ({"type": "nf4", "double": True} if bits else {})
     told = {"model": {"name": str(tmp_path / "base")}, "adapter": str(tmp_path), "template": template}
     told |= {"system": "Be: brief", "thinking": True, "precision": precision, "assumed": False}
-    monkeypatch.setattr(chat_settings, "newest_adapter", lambda: tmp_path)
+    monkeypatch.setattr(chat_settings, "newest_adapter", lambda or_else: tmp_path)
     monkeypatch.setattr(chat_settings, "read_run", lambda folder: told)
     found = read_settings(["max_new_tokens=64", "top_k=5"])
     assert (found["template"], found["default_system"], found["adapter_name_or_path"]) == (

@@ -159,9 +159,9 @@ def test_the_newest_run_is_the_one_that_was_confirmed_last(tmp_path, monkeypatch
         shutil.copytree(finished, tmp_path / "saves" / name)
         for file in (tmp_path / "saves" / name).iterdir():
             os.utime(file, (moment, moment))
-    assert runs.newest_adapter() == Path("saves/kept")
+    assert runs.newest_adapter("name one") == Path("saves/kept")
     runs.finish(tmp_path / "saves/old")
-    assert runs.newest_adapter() == Path("saves/old")
+    assert runs.newest_adapter("name one") == Path("saves/old")
 
 
 @pytest.mark.parametrize(
