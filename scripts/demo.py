@@ -35,7 +35,7 @@ OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes 
 HELD_OUT = 20  # records; below it no verdict is given
 TEST_SHARE = 0.22
 REAL_NOTICE = "The demo's model is small (0.5 billion weights) and knows little medicine."
-TINY_NOTICE = "The tiny model has random weights and only shows the steps."
+TINY_NOTICE = "The tiny model knows nothing but a few records and only shows the steps."
 
 
 @dataclass
@@ -125,9 +125,15 @@ class Demo:
         trained, held_out = splits["train"]["records"], splits["test"]["records"]
         if held_out < HELD_OUT:
             wanted = math.ceil(1.4 * HELD_OUT / TEST_SHARE)  # records are drawn: so many have enough 19 times of 20
+            if trained + held_out >= wanted:
+                raise UserError(
+                    f"{counted(trained, 'record')} to train on and {held_out} held out, expected {HELD_OUT} held out. "
+                    "Records whose questions or reasoning are nearly the same stay together on one side, and most of "
+                    "these are: give more varied ones"
+                )
             raise UserError(
                 f"{counted(trained, 'record')} to train on and {held_out} held out, expected {HELD_OUT} held out. Give "
-                f"some {wanted} good records of up to {self.cutoff_len} tokens in all; what was rejected, and why, "
+                f"some {wanted} varied records of up to {self.cutoff_len} tokens in all; what was rejected, and why, "
                 f"stands in {self.data / 'demo_report.html'}"
             )
 

@@ -98,8 +98,17 @@ def test_too_few_records_are_refused_before_training_with_the_number_that_is_nee
     write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 1}, "test": {"records": 3}}})
     monkeypatch.setattr(run, "need", lambda *more: None)
     with pytest.raises(
-        UserError, match=f"1 record to .* 3 held out, expected 20 .* some 128 good records of up to {run.cutoff_len}"
+        UserError, match=f"1 record to .* 3 held out, expected 20 .* some 128 varied records of up to {run.cutoff_len}"
     ):
+        run.prepare()
+
+
+def test_records_that_are_nearly_the_same_are_told_when_they_leave_too_few_to_hold_out(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = demo.Demo([demo.SAMPLE], [], demo.REAL)
+    write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 129}, "test": {"records": 1}}})
+    monkeypatch.setattr(run, "need", lambda *more: None)
+    with pytest.raises(UserError, match="129 records to train on and 1 held out.* nearly the same"):
         run.prepare()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from shlex import quote
 from typing import IO, Any
 
-from scripts.common import UserError, hub_answers, quiet_libraries
+from scripts.common import UserError, first_line, hub_address, hub_answers, quiet_libraries
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 HEAD = 100  # lines that a file's layout is told from
@@ -286,7 +286,7 @@ def hub_rows(spec: str, split: str = "train") -> Iterator[dict]:
     """Rows of a hub data set, streaming: ModelScope where USE_MODELSCOPE_HUB=1, else Hugging Face."""
     name, _, config = spec.partition(":")
     quiet_libraries()
-    hub_answers()
+    why = "" if hub_answers() else f"{hub_address()} does not answer. "
     try:
         # As LLaMA-Factory reads the variable, whose own helper imports torch.
         if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
@@ -301,7 +301,7 @@ def hub_rows(spec: str, split: str = "train") -> Iterator[dict]:
             yield as_text(row)
     except Exception as error:  # the hubs' clients raise dozens of types; all mean that the rows do not come
         raise UserError(
-            f"{spec}: cannot be read from the hub ({type(error).__name__}: {str(error)[:300]}). If it is a local file, "
+            f"{spec}: cannot be read from the hub. {why or first_line(error) + '. '}If it is a local file, "
             f"give its path ending in one of {', '.join(FORMATS)}; if the hub is out of reach, set HF_ENDPOINT to a "
             "mirror, or USE_MODELSCOPE_HUB=1"
         ) from error
