@@ -108,7 +108,7 @@ def test_records_that_are_nearly_the_same_are_told_when_they_leave_too_few_to_ho
     run = demo.Demo([demo.SAMPLE], [], demo.REAL)
     write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 129}, "test": {"records": 1}}})
     monkeypatch.setattr(run, "need", lambda *more: None)
-    with pytest.raises(UserError, match="129 records to train on and 1 held out.* nearly the same"):
+    with pytest.raises(UserError, match=r"129 records to train on and 1 held out.* nearly the same"):
         run.prepare()
 
 
