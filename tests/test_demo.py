@@ -227,7 +227,7 @@ def test_killed_at_random_moments_the_same_command_ends_with_a_before_and_after(
     assert result["tuned"]["ppl"] < result["base"]["ppl"]
     assert len(read_json(copy / "results/demo-tiny/answers.json")["answers"]) == 4
     assert (copy / "results/demo-tiny/report.html").exists()
-    for part in ("random weights", "own chat template", "as it was trained", "Not medical advice", "tuned answers"):
+    for part in (demo.TINY_NOTICE, "own chat template", "as it was trained", "Not medical advice", "tuned answers"):
         assert part in program.text()
     log = read_jsonl(copy / "saves/demo-tiny/trainer_log.jsonl")
     steps = [row["current_steps"] for _, row in log if "loss" in row]  # the last line sums up
