@@ -35,7 +35,7 @@ def test_one_sentence_says_what_happened(folder):
     assert "gain in accuracy (bench, 64 tokens): +50.0 \\[" in english
     assert "n = 24" in english
     assert "24 条从未见过的记录预测得比以前更好" in chinese
-    assert "改善：准确率（bench，64 词元）" in chinese
+    assert "提升：准确率（bench，64 词元）" in chinese
 
 
 def test_its_order_and_what_each_row_names(folder):
