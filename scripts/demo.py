@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import NOTICE, UserError, counted, quiet_libraries, read_json, run_main, write_json
+from scripts.evaluate.stats import ENOUGH
 from scripts.prepare.__main__ import read_columns
 from scripts.prepare.records import check_sources
 
@@ -32,7 +33,6 @@ SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
 OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes half a minute on 2 cores
-HELD_OUT = 20  # records; below it no verdict is given
 TEST_SHARE = 0.22
 REAL_NOTICE = "The demo's model is small (0.5 billion weights) and knows little medicine."
 TINY_NOTICE = "The tiny model knows nothing but a few records and only shows the steps."
@@ -123,19 +123,19 @@ class Demo:
         self.need("Prepare the records", command)
         splits = read_json(self.data / "demo_report.json")["splits"]
         trained, held_out = splits["train"]["records"], splits["test"]["records"]
-        if held_out < HELD_OUT:
-            wanted = math.ceil(1.4 * HELD_OUT / TEST_SHARE)  # records are drawn: so many have enough 19 times of 20
-            if trained + held_out >= wanted:
-                raise UserError(
-                    f"{counted(trained, 'record')} to train on and {held_out} held out, expected {HELD_OUT} held out. "
-                    "Records whose questions or reasoning are nearly the same stay together on one side, and most of "
-                    "these are: give more varied ones"
-                )
+        if held_out >= ENOUGH:
+            return
+        said = f"{counted(trained, 'record')} to train on and {held_out} held out, expected {ENOUGH} held out."
+        wanted = math.ceil(1.4 * ENOUGH / TEST_SHARE)  # records are drawn: so many have enough 19 times of 20
+        if trained + held_out >= wanted:
             raise UserError(
-                f"{counted(trained, 'record')} to train on and {held_out} held out, expected {HELD_OUT} held out. Give "
-                f"some {wanted} varied records of up to {self.cutoff_len} tokens in all; what was rejected, and why, "
-                f"stands in {self.data / 'demo_report.html'}"
+                f"{said} Records whose questions or reasoning are nearly the same stay together on one side, and most "
+                "of these are: give more varied ones"
             )
+        raise UserError(
+            f"{said} Give some {wanted} varied records of up to {self.cutoff_len} tokens in all; what was rejected, "
+            f"and why, stands in {self.data / 'demo_report.html'}"
+        )
 
     @property
     def tokenizer(self) -> str:

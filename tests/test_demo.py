@@ -223,7 +223,7 @@ def test_killed_at_random_moments_the_same_command_ends_with_a_before_and_after(
             program.kill()
     assert program.wait(1200) == 0, program.text()
     result = read_json(copy / "results/demo-tiny/perplexity.json")
-    assert result["base"]["n"] == result["tuned"]["n"] >= demo.HELD_OUT
+    assert result["base"]["n"] == result["tuned"]["n"] >= demo.ENOUGH
     assert result["tuned"]["ppl"] < result["base"]["ppl"]
     assert len(read_json(copy / "results/demo-tiny/answers.json")["answers"]) == 4
     assert (copy / "results/demo-tiny/report.html").exists()

@@ -68,9 +68,12 @@ def evaluate(options: argparse.Namespace) -> None:
     from scripts.evaluate.report import write_report
     from scripts.evaluate.steps import measure_perplexity, run_steps
     from scripts.evaluate.terminal import tell_result
+    from scripts.evaluate.vllm import find_python
 
     run = plan_evaluation(options)
     asks = set(options.steps) - {"perplexity"}
+    if asks and options.engine == "vllm":  # before a model is loaded
+        find_python(options.vllm)
     with ExitStack() as stack:  # a server that is started ends with it
         if asks and options.engine == "hf":  # the weights are loaded once, and how long it takes is said first
             start_engines(run, options, stack)

@@ -36,8 +36,6 @@ BY_AMOUNT = {"accuracy", "instructions", "format", "controls"}  # steps whose am
 def plan_evaluation(options: argparse.Namespace) -> Evaluation:
     """The evaluation as far as it can be settled without a model. UserError for what is missing or contradictory."""
     settings, subject = read_settings(options), subject_of(options)
-    if options.engine == "vllm":
-        vllm.find_python(options.vllm)
     data = options.data or subject.held_out()
     run = Evaluation(
         subject=subject,

@@ -14,6 +14,7 @@ from typing import Any
 from scripts.common import NOTICE, NOTICE_ZH, read_json
 from scripts.evaluate import forms
 from scripts.evaluate.subject import SIDES
+from scripts.evaluate.texts import ROTATED
 from scripts.page import plain
 
 Say = Callable[..., str]
@@ -55,7 +56,7 @@ def label(row: dict[str, Any], say: Say) -> str:
 
 def benchmark(task: str, say: Say) -> str:
     """A benchmark's name, and whether its options were moved."""
-    return task.replace("(rotated)", say("(options moved)"))
+    return task.replace(ROTATED, f" {say('(options moved)')}")
 
 
 def number(value: float | None, unit: str = "share", sign: str = "") -> str:

@@ -93,11 +93,10 @@ def show(pairs: list[dict], votes: Path, reviewer: str, texts: dict[str, str]) -
 
 def build_page(folder: Path, reviewer: str) -> Any:
     """The Gradio page, in the browser's language."""
+    pairs, votes = read_pairs(folder), folder / "votes.jsonl"  # before the import, which takes seconds
     os.environ.update(QUIET)
     with without_proxies():
         import gradio as gr
-
-    pairs, votes = read_pairs(folder), folder / "votes.jsonl"
 
     def now(request: gr.Request) -> tuple[str, str, str, str]:
         return show(pairs, votes, reviewer, TEXTS[preferred(request.headers, TEXTS)])

@@ -31,7 +31,6 @@ from scripts.evaluate.subject import Subject
 from scripts.prepare.benchmarks import read_items
 from scripts.train.template import PromptFormat
 
-ROTATED = " (rotated)"  # a task whose options stand in another order
 SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answer after it
 
 
@@ -135,7 +134,7 @@ def measure_accuracy(run: Evaluation) -> list[dict]:
             rows += asked_by_all(run, path.stem, items)
             if run.settings.rotated:
                 turned = [texts.rotate_options(item, 1) for item in items]
-                rows += asked_by_all(run, path.stem + ROTATED, turned)
+                rows += asked_by_all(run, path.stem + texts.ROTATED, turned)
         write_jsonl(run.folder / "accuracy_samples.jsonl", rows)
         result["tasks"] = accuracy.summarise(rows)
         result["behind"] = behind_accuracy(run, rows)
@@ -158,9 +157,8 @@ def behind_accuracy(run: Evaluation, rows: list[dict]) -> dict[str, Any]:
         mine = [row for row in rows if row["model"] == side]
         marks = run.forms[side].marks
         seen = [texts.describe(list(row["outputs"].values())[-1], row["options"], marks) for row in mine]
-        items = [
-            f"{row['task'].removesuffix(ROTATED)} {row['id']}" for row in mine
-        ]  # benchmarks number their items alike
+        # two benchmarks may number their items alike
+        items = [f"{row['task'].removesuffix(texts.ROTATED)} {row['id']}" for row in mine]
         found[side] = texts.shares(seen, items) | {"n": len(mine)}
         if run.settings.rotated:
             found[side]["stays"] = texts.stays(mine)

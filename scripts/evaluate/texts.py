@@ -150,6 +150,9 @@ def shares(seen: Sequence[Mapping[str, bool | None]], items: Sequence[str]) -> d
     return found
 
 
+ROTATED = " (rotated)"  # behind the name of a task whose options stand in another order
+
+
 def rotate_options(item: Mapping[str, Any], k: int) -> dict[str, Any]:
     """The item with its options' texts moved on by ``k`` places; ``answer_idx`` follows its text."""
     letters = sorted(item["options"])

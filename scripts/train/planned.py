@@ -144,13 +144,13 @@ class PlannedRun:
 
 def missing_datasets(recipe: dict[str, Any]) -> list[str]:
     """What is wrong with the files of a recipe's training datasets, without reading a record."""
-    found = {}
+    found = []
     for name in str(recipe["dataset"]).split(","):
         try:
             runs.registered_files(name.strip(), recipe.get("dataset_dir", "data"))
         except UserError as error:
-            found[str(error)] = name
-    return list(found)
+            found.append(str(error))
+    return list(dict.fromkeys(found))
 
 
 def read_config(model: str) -> dict[str, Any]:
