@@ -33,7 +33,7 @@ SAMPLE = "data/sample.jsonl"
 BENCHMARKS = ["data/benchmarks/medcot_en.jsonl", "data/benchmarks/medcot_zh.jsonl"]
 PYTHON = [sys.executable, "-m"]
 OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes half a minute on 2 cores
-TEST_SHARE = 0.22
+TEST_SHARE = 0.2
 REAL_NOTICE = "The demo's model is small (0.5 billion weights) and knows little medicine."
 TINY_NOTICE = "The tiny model knows nothing but a few records and only shows the steps."
 
@@ -53,7 +53,7 @@ class Base:
 
 
 TINY_TAKES = "3 to 10 minutes on 2 cores"
-TINY = Base("tiny", "saves/pretrain_tiny", "deepseekr1", "examples/qlora_tiny.yaml", 2048, TINY_TAKES, TINY_NOTICE)
+TINY = Base("tiny", "saves/tiny_base", "deepseekr1", "examples/qlora_tiny.yaml", 2048, TINY_TAKES, TINY_NOTICE)
 REAL_TAKES = "10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)"
 REAL = Base("real", "saves/qwen_coder_0.5b", "qwen", "examples/qlora_cpu.yaml", 640, REAL_TAKES, REAL_NOTICE)
 
@@ -69,13 +69,12 @@ class Demo:
     def __init__(self, sources: list[str], columns: list[str], base: Base) -> None:
         self.sources, self.columns, self.base = sources, columns, base
         self.cutoff_len = base.cutoff_len if sources == [SAMPLE] else OWN_CUTOFF
-        slugs = [base.name] if base.name != "real" else []
-        slugs += [slug_of(Path(path).stem) for path in sources if sources != [SAMPLE]]
-        suffix = "".join(f"-{slug}" for slug in slugs)
+        own = "".join(f"-{slug_of(Path(path).stem)}" for path in sources if sources != [SAMPLE])
+        suffix = own if base.name == "real" else f"-{base.name}{own}"
         self.data, self.results = Path(f"data/demo{suffix}"), Path(f"results/demo{suffix}")
         self.tuned = Path(f"saves/demo{suffix}")
-        steps_file = self.results / "steps.json"
-        self.steps: list[dict] = read_json(steps_file) if steps_file.exists() else []
+        self.kept = self.results / "demo.json"
+        self.steps: list[dict] = read_json(self.kept)["steps"] if self.kept.exists() else []
 
     def step(self, name: str, command: list[str], trained: Path | None = None) -> bool:
         """Run one step as a child process; keep its log, seconds and peak memory. False where it failed.
@@ -107,7 +106,7 @@ class Demo:
         print(f"  {seconds:.0f} s, peak memory {peak:.0f} MiB", flush=True)
         row = {"step": name, "seconds": round(seconds, 1), "peak_mib": round(peak)}
         self.steps = [old for old in self.steps if old["step"] != name] + [row]
-        write_json(self.results / "steps.json", self.steps)
+        write_json(self.kept, {"notice": self.base.notice, "steps": self.steps})
         return True
 
     def need(self, name: str, command: list[str], trained: Path | None = None) -> None:
@@ -117,7 +116,7 @@ class Demo:
 
     def prepare(self) -> None:
         command = [*PYTHON, "scripts.prepare", *self.sources, "--out", str(self.data), "--name", "demo"]
-        command += ["--benchmarks", *BENCHMARKS, "--tokenizer", self.tokenizer, "--template", self.base.template]
+        command += ["--benchmarks", *BENCHMARKS, "--tokenizer", self.base.model, "--template", self.base.template]
         command += ["--cutoff-len", str(self.cutoff_len), "--val", "0", "--test", str(TEST_SHARE)]
         command += ["--columns", *self.columns] if self.columns else []
         self.need("Prepare the records", command)
@@ -137,33 +136,22 @@ class Demo:
             f"and why, stands in {self.data / 'demo_report.html'}"
         )
 
-    @property
-    def tokenizer(self) -> str:
-        """The model whose tokens count: the tiny base has its words before it has its weights."""
-        return "saves/tiny_init" if self.base.name == "tiny" else self.base.model
-
-    def train(self, name: str, recipe: str, output: Path, model: str, more: list[str]) -> None:
+    def train(self) -> None:
         """Train by scripts.train, which keeps a finished run, resumes a stopped one and sets another one aside."""
-        changes = [f"model_name_or_path={model}", f"dataset_dir={self.data}", f"output_dir={output}", *more]
-        self.need(name, [*PYTHON, "scripts.train", recipe, *changes, "--set-aside"], output)
+        changes = [f"model_name_or_path={self.base.model}", f"dataset_dir={self.data}", f"output_dir={self.tuned}"]
+        changes += [f"cutoff_len={self.cutoff_len}", *self.base.extra]
+        command = [*PYTHON, "scripts.train", self.base.recipe, *changes, "--set-aside"]
+        self.need("QLoRA fine-tune", command, self.tuned)
 
     def make_base(self) -> bool:
         """Make the base model's folder where it is ours to make; False where the real one's parts cannot be had."""
         if self.base.name not in ("real", "tiny"):
             return True
-        if self.step("Base model", [*PYTHON, "scripts.train.bases", self.base.name, "--out", self.tokenizer]):
+        if self.step("Base model", [*PYTHON, "scripts.train.bases", self.base.name, "--out", self.base.model]):
             return True
         if self.base.name == "tiny":
             raise UserError("the tiny base could not be made; see above")
         return False
-
-    def teach_tiny(self) -> None:
-        """Teach the tiny base some words of the training records, so that "before" means something."""
-        registry = read_json(self.data / "dataset_info.json")
-        registry["demo_pretrain"] = {"file_name": "demo_train.jsonl", "columns": {"prompt": "output"}}
-        write_json(self.data / "dataset_info.json", registry)
-        output = Path(self.base.model)
-        self.train("Teach the tiny base", "examples/pretrain_tiny.yaml", output, "saves/tiny_init", [])
 
     def run(self) -> None:
         check_sources(self.sources, read_columns(self.columns))
@@ -174,10 +162,7 @@ class Demo:
             Demo(self.sources, self.columns, TINY).run()
             return
         self.prepare()
-        if self.base.name == "tiny":
-            self.teach_tiny()
-        changes = [f"cutoff_len={self.cutoff_len}", *self.base.extra]
-        self.train("QLoRA fine-tune", self.base.recipe, self.tuned, self.base.model, changes)
+        self.train()
         command = [*PYTHON, "scripts.evaluate", "--adapter", str(self.tuned), "--out", str(self.results)]
         self.need("Perplexity and answers, before and after", [*command, "--only", "perplexity", "answers"])
         self.tell()

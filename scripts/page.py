@@ -12,12 +12,13 @@ import difflib
 import hashlib
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.common import write_text
+from scripts.common import NOTICE, NOTICE_ZH, write_text
 
+Say = Callable[..., str]
 HERE = Path(__file__).parent
 STYLE = HERE / "style.css"
 LANGUAGES = {
@@ -57,13 +58,45 @@ def side_by_side(left: str, right: str) -> tuple[str, str]:
     return "".join(cells[0]), "".join(cells[1])
 
 
+def speaker(names: dict[str, str], chinese: dict[str, str]) -> Say:
+    """A function that gives a name or an English text in words, its ``{places}`` filled.
+
+    ``names``: name → English; ``chinese``: English → Chinese, empty for English.
+    """
+
+    def say(text: str, **values: Any) -> str:
+        english = names.get(text, text.replace("_", " "))
+        said = chinese.get(english, english)
+        return said.format(**values) if values else said  # a judge's error may hold braces
+
+    return say
+
+
+def fill(template: Path, language: str, functions: dict[str, Callable], values: dict[str, Any], strict: bool) -> str:
+    """A template as Markdown; of several empty lines, one is left. ``strict``: every value that it names is there."""
+    import jinja2
+
+    forms = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        undefined=jinja2.StrictUndefined if strict else jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    forms.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    forms.filters |= functions
+    forms.globals |= functions
+    notice = NOTICE_ZH if language == "zh" else NOTICE
+    text = forms.get_template(template.name).render(**values, language=language, notice=notice)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
 def write_page(
     path: Path, titles: dict[str, str], markdown: dict[str, str], images: dict[str, str] | None = None
 ) -> None:
     """Write one HTML file from Markdown in English and Chinese (``en``, ``zh``), the reader's shown first.
 
-    The contents stand before the first heading of second order. ``images``: an image's address in the Markdown → its
-    SVG, which is put into the page; other images stay text.
+    Beside it the Markdown, as .md and .zh.md. The contents stand before the first heading of second order. ``images``:
+    an image's address in the Markdown → its SVG, which is put into the page; other images stay text.
     """
     import jinja2
 
@@ -78,6 +111,8 @@ def write_page(
         articles={language: _article(language, markdown[language], images or {}) for language in LANGUAGES},
     )
     write_text(path, text + "\n")
+    for suffix, language in ((".md", "en"), (".zh.md", "zh")):
+        write_text(path.with_suffix(suffix), markdown[language])
 
 
 def _article(language: str, markdown: str, images: dict[str, str]) -> dict[str, Any]:

@@ -62,5 +62,5 @@ def check_files(settings: dict[str, Any]) -> None:
             if name.count("/") == 1 and not name.startswith(("saves/", ".", "/")):
                 look_for_hub(name)
             elif name and not Path(name, file).is_file():
-                made = "make demo" if re.match("saves/(demo|qwen_coder|pretrain_tiny)", name) else "make train"
+                made = "make demo" if re.match("saves/(demo|qwen_coder|tiny)", name) else "make train"
                 raise UserError(f"{key} is {name}, which has no {file}: run `{made}` first, or name another")

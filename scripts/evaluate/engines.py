@@ -158,6 +158,9 @@ class LoadedModel:
         self.tokenizer.padding_side = "left"
         settings = precision or subject.precision
         self.model = load_weights(subject, settings)
+        # logits_to_keep hands over a slice of a batch, for each row of which torch on a CPU copies the whole matrix
+        head = self.model.get_output_embeddings()
+        head.register_forward_pre_hook(lambda module, given: (given[0].contiguous(),))
         dtype = str(self.model.dtype).removeprefix("torch.")
         self.precision = f"{settings['type']}, {settings['dtype']} arithmetic" if settings["bits"] else dtype
         own = self.model.generation_config.eos_token_id

@@ -27,8 +27,8 @@ ON_GPU = ({"budgets": (512, 1024), "answer_tokens": 256, "limit": 200},)
 ON_CPU = (
     {"budgets": (128, 256), "answer_tokens": 96, "limit": 40},
     {"budgets": (96,), "answer_tokens": 64, "limit": 24},
-    {"budgets": (64,), "answer_tokens": 48, "limit": 20},
-    {"budgets": (16, 32), "answer_tokens": 32, "limit": 20},
+    {"budgets": (48,), "answer_tokens": 48, "limit": 20},
+    {"budgets": (24,), "answer_tokens": 32, "limit": 20},
 )
 BY_AMOUNT = {"accuracy", "instructions", "format", "controls"}  # steps whose amount follows the measured speed
 
@@ -44,6 +44,8 @@ def plan_evaluation(options: argparse.Namespace) -> Evaluation:
         records=perplexity.read_records(data) if data else [],
         held_out=str(data) if data else None,
     )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "generations.jsonl").touch()  # a folder that cannot be written to is told before a model is loaded
     set_aside_others(run.folder, subject.about()["id"])
     if options.judge_url:
         # read now: a vLLM that is started has an OPENAI_API_KEY of its own
@@ -135,12 +137,9 @@ def settle(run: Evaluation) -> None:
     It follows the measured speed, so that a laptop's evaluation ends within minutes. What was chosen is kept in
     ``settings.json``, so that a rerun goes on with the same.
     """
-    import torch
-
     engine, wanted, path = run.engines["base"], run.settings, run.folder / "settings.json"
     speed = measure_speed(engine, run.forms["base"].prompt("What causes fever?"))
-    on_gpu = torch.cuda.is_available() or engine.workers > 1
-    for amount in [read_json(path)] if path.is_file() else ON_GPU if on_gpu else ON_CPU:
+    for amount in [read_json(path)] if path.is_file() else ON_GPU if run.is_fast else ON_CPU:
         limit = amount["limit"] if wanted.limit is None else wanted.limit
         run.settings = replace(
             wanted,

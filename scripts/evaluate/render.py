@@ -5,19 +5,17 @@ en.json turns names of the result files into words, zh.json English texts into C
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, NOTICE_ZH, read_json
+from scripts import page
+from scripts.common import read_json
 from scripts.evaluate import forms
 from scripts.evaluate.subject import SIDES
 from scripts.evaluate.texts import ROTATED
-from scripts.page import plain
+from scripts.page import Say, plain
 
-Say = Callable[..., str]
 LONGEST = 900  # characters of a text that is shown; the rest is in the files beside the report
 HERE = Path(__file__).parent
 NAMES = forms.WORDS | read_json(HERE / "en.json")  # names of the result files → words
@@ -36,14 +34,7 @@ ON_RECORDS = {
 
 def speaker(language: str) -> Say:
     """A function that gives a name or an English text, its ``{places}`` filled, in the report's language."""
-    chinese = read_json(HERE / "zh.json") if language == "zh" else {}
-
-    def say(text: str, **values: Any) -> str:
-        english = NAMES.get(text, text.replace("_", " "))
-        said = chinese.get(english, english)
-        return said.format(**values) if values else said  # a judge's error may hold braces
-
-    return say
+    return page.speaker(NAMES, read_json(HERE / "zh.json") if language == "zh" else {})
 
 
 def label(row: dict[str, Any], say: Say) -> str:
@@ -134,22 +125,16 @@ def on_records(row: dict[str, Any], say: Say) -> str:
 
 
 def fill(template: str, found: dict[str, Any], language: str, **more: Any) -> str:
-    """A template's Markdown from the report's dictionary; of several empty lines, one is left."""
-    import jinja2
-
+    """A template's Markdown from the report's dictionary."""
     say = speaker(language)
-    forms = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        undefined=jinja2.ChainableUndefined,  # what was not measured
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    forms.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    forms.filters |= {"say": say, "plain": plain, "shorten": shorten}
-    forms.globals |= {"number": number, "estimate": estimate, "p_value": p_value, "sides": SIDES, "say": say}
-    for function in (label, benchmark, change_of):
-        forms.globals[function.__name__] = partial(function, say=say)
-    words = {"language": language, "title": title(found, say), "summary": summary(found["rows"], say)}
-    words["notice"] = NOTICE_ZH if language == "zh" else NOTICE
-    text = forms.get_template(template).render(**found, **words, **more)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    functions = {
+        "number": number,
+        "estimate": estimate,
+        "p_value": p_value,
+        "say": say,
+        "plain": plain,
+        "shorten": shorten,
+    }
+    functions |= {function.__name__: partial(function, say=say) for function in (label, benchmark, change_of)}
+    words = {"sides": SIDES, "title": title(found, say), "summary": summary(found["rows"], say)}
+    return page.fill(HERE / "templates" / template, language, functions, found | words | more, strict=False)

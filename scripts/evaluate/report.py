@@ -37,7 +37,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "training": training_history(subject["adapter"]),
         "people": human_votes(folder),
         "failures": failures(rows_of(folder / "accuracy_samples.jsonl")),
-        "steps": read_json(folder / "steps.json") if (folder / "steps.json").is_file() else [],
+        "demo": read_json(folder / "demo.json") if (folder / "demo.json").is_file() else {},
     }
 
 
@@ -118,7 +118,5 @@ def write_report(folder: Path) -> Path:
         titles[language] = render.title(found, render.speaker(language))
     for name, svg in pictures.items():
         write_text(folder / name, svg)
-    write_text(folder / "report.md", texts["en"])
-    write_text(folder / "report.zh.md", texts["zh"])
     write_page(folder / "report.html", titles, texts, pictures)
     return folder / "report.html"

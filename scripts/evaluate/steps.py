@@ -31,7 +31,8 @@ from scripts.evaluate.subject import Subject
 from scripts.prepare.benchmarks import read_items
 from scripts.train.template import PromptFormat
 
-SHOWN_TOKENS = 448  # of each showcase answer's thought, and as many of the answer after it
+# Tokens of each showcase answer's thought, and of the answer after it: on a CPU a minute's worth.
+SHOWN_ON_CPU, SHOWN = (448, 128), (1024, 512)
 
 
 @dataclass
@@ -57,6 +58,13 @@ class Evaluation:
     @property
     def sides(self) -> tuple[str, ...]:
         return self.subject.sides
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether a GPU or a server answers."""
+        import torch
+
+        return torch.cuda.is_available() or self.engines["base"].workers > 1
 
     @cached_property
     def store(self) -> Store:
@@ -103,7 +111,8 @@ def measure_perplexity(run: Evaluation, cutoff_len: int | None) -> None:
 def show_answers(run: Evaluation) -> None:
     """A few questions with both sides' answers, by R1's sampling with a fixed seed: for people to read."""
     prompts = [row for _, row in read_jsonl(ROOT / "data/questions.jsonl")]
-    limits = Limits((SHOWN_TOKENS,), SHOWN_TOKENS, R1_SAMPLING, run.settings.seeds[0])
+    room, answer_room = SHOWN if run.is_fast else SHOWN_ON_CPU
+    limits = Limits((room,), answer_room, R1_SAMPLING, run.settings.seeds[0])
     with run.step("answers", **asdict(limits)) as result:
         rows = generate(run, "answers", [row | {"prompt": row["question"]} for row in prompts], limits)
         result["answers"] = [dict(row) for row in prompts]

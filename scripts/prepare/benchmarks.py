@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import yaml
 
 from scripts.common import ROOT, UserError, read_jsonl, run_main, write_jsonl
 from scripts.prepare.load import BadRow, file_format, hub_rows, load_rows
@@ -22,54 +24,49 @@ from scripts.prepare.load import BadRow, file_format, hub_rows, load_rows
 LETTERS = "ABCDEFGHIJ"
 EXPECTED = "id, lang (en or zh), question, options (letters from A on, to text) and answer_idx (one of the letters)"
 SHOWN = 20  # wrong lines named at once
-
-MMLU = (
-    "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics", "professional_medicine"
-)  # fmt: skip
-CMMLU = (
-    "anatomy", "clinical_knowledge", "college_medicine", "genetics", "nutrition", "traditional_chinese_medicine",
-    "virology"
-)  # fmt: skip
+BENCHMARKS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 LETTERED = re.compile(r"^\s*([A-J])\s*[.．、:： ]\s*(.*\S)", re.M)
 FOLDED = re.compile(r"问题[：:](?P<question>.*?)\n选项[：:]\s*\n(?P<options>.*)", re.S)
 
-# What an adapter makes of a row: the question, its options (label to text) and the right one's label.
-Parts = tuple[Any, dict[str, Any], Any]
+Parts = tuple[Any, dict[str, Any], Any]  # a question, its options (label to text) and the right one's label
 
 
-def lettered(row: dict) -> Parts:
-    """MedQA, and the form that medagents-benchmark gives every benchmark."""
-    options = row["options"]
-    if isinstance(options, list):
-        options = {option["key"]: option["value"] for option in options}
-    return row["question"], options, row["answer_idx"]
+def read_row(row: dict, form: dict) -> Parts:
+    """MedQA's form, which this project and medagents-benchmark use; an Alpaca ``input``; or the benchmark's own."""
+    if "answer_idx" in row:
+        return row["question"], labelled(row["options"]), row["answer_idx"]
+    if "output" in row:
+        return unfold(row)
+    question, columns, answer = row[form["question"]], form["options"], row[form["answer"]]
+    if "abstract" in form:
+        question = "\n".join([*row[form["abstract"]]["contexts"], question])
+    if isinstance(columns, dict):
+        return question, columns, answer
+    options = labelled([row[column] for column in columns] if isinstance(columns, list) else row[columns])
+    options = {label: text for label, text in options.items() if text != form.get("filler")}
+    return question, options, letter_at(answer) if form.get("counted") else answer
 
 
-def alpaca(row: dict) -> Parts:
+def labelled(options: Any) -> dict[str, Any]:
+    """Options by their labels, from such a mapping, from lettered lines, or from a list of texts or of keys and values.
+
+    TypeError for a text without letters, such as a CSV file's "['a', 'b']".
+    """
+    if isinstance(options, str):
+        options = dict(LETTERED.findall(options)) or None
+    if isinstance(options, dict):
+        return options
+    if isinstance(options[0], dict):
+        return {option["key"]: option["value"] for option in options}
+    return {chr(ord("A") + place): text for place, text in enumerate(options)}
+
+
+def unfold(row: dict) -> Parts:
     """An item folded into an Alpaca ``input``, as MedQA-zh and CMExam are shared; ``output`` is the option's text."""
     folded = FOLDED.match(row["input"])
     texts = [text.strip() for text in folded["options"].split("\n") if text.strip()]
     right = [letter for letter, text in zip(LETTERS, texts, strict=False) if text == row["output"].strip()]
-    return folded["question"], label(texts), right[0] if len(right) == 1 else None
-
-
-def pubmedqa(row: dict) -> Parts:
-    """PubMedQA: the abstract, then the question."""
-    question = "\n".join([*row["context"]["contexts"], row["question"]])
-    return question, {text: text for text in ("yes", "no", "maybe")}, row["final_decision"]
-
-
-def mmlu_pro(row: dict) -> Parts:
-    """MMLU-Pro: up to ten options, some of them only filled in."""
-    options = {letter: text for letter, text in label(row["options"]).items() if text != "N/A"}
-    return row["question"], options, row["answer"]
-
-
-def label(texts: list) -> dict[str, Any]:
-    """Letters from A on to texts; TypeError for a text, such as a CSV file's "['a', 'b']"."""
-    if isinstance(texts, str):
-        raise TypeError("expected a list of texts")
-    return {chr(ord("A") + place): text for place, text in enumerate(texts)}
+    return folded["question"], labelled(texts), right[0] if len(right) == 1 else None
 
 
 def letter_at(place: Any) -> str | None:
@@ -93,51 +90,6 @@ def from_zero(rows: list[dict], source: str) -> list[dict]:
     return [row | {"cop": shifted.get(str(row.get("cop")))} for row in rows]
 
 
-class Benchmark(NamedTuple):
-    """``adapt``: the parts of a row in the form of its hub; ``hub``: ids with configuration, ``split``: on the hub,
-    ``only``: the field and values kept of a wider one."""
-
-    lang: str
-    adapt: Callable[[dict], Parts]
-    hub: tuple[str, ...]
-    split: str = "test"
-    only: tuple[str, tuple[str, ...]] | None = None
-
-
-BENCHMARKS = {
-    "medqa": Benchmark("en", lettered, ("GBaker/MedQA-USMLE-4-options",)),
-    "medmcqa": Benchmark(
-        "en",
-        lambda row: (row["question"], label([row["opa"], row["opb"], row["opc"], row["opd"]]), letter_at(row["cop"])),
-        ("openlifescienceai/medmcqa",),
-        "validation",
-    ),
-    "pubmedqa": Benchmark("en", pubmedqa, ("qiaojin/PubMedQA:pqa_labeled",), "train"),
-    "mmlu_medical": Benchmark(
-        "en",
-        lambda row: (row["question"], label(row["choices"]), letter_at(row["answer"])),
-        tuple(f"cais/mmlu:{name}" for name in MMLU),
-        only=("subject", MMLU),
-    ),
-    "mmlu_pro_health": Benchmark("en", mmlu_pro, ("TIGER-Lab/MMLU-Pro",), only=("category", ("health",))),
-    "medqa_zh": Benchmark("zh", lettered, ("fzkuji/MedQA:med_qa_zh_4options_source",)),
-    "cmexam": Benchmark(
-        "zh", lambda row: (row["Question"], dict(LETTERED.findall(row["Options"])), row["Answer"]), ("fzkuji/CMExam",)
-    ),
-    "cmb": Benchmark(
-        "zh",
-        lambda row: (row["question"], row["option"], row["answer"]),
-        ("FreedomIntelligence/CMB:CMB-Exam",),
-        "val",
-    ),
-    "cmmlu_medical": Benchmark(
-        "zh",
-        lambda row: (row["Question"], {letter: row[letter] for letter in "ABCD"}, row["Answer"]),
-        tuple(f"haonan-li/cmmlu:{name}" for name in CMMLU),
-    ),
-}
-
-
 def convert(name: str, rows: list[dict], source: str = "") -> tuple[list[dict], Counter[str]]:
     """The items of a benchmark's rows, with unique ids, and how many rows were left out, by reason."""
     left_out: Counter[str] = Counter()
@@ -155,20 +107,20 @@ def convert(name: str, rows: list[dict], source: str = "") -> tuple[list[dict], 
     return list(items.values()), left_out
 
 
-def item_of(benchmark: Benchmark, row: dict) -> dict | str:
+def item_of(form: dict, row: dict) -> dict | str:
     """One item without its id, or why the row is left out. Options are lettered anew where some hold no text."""
-    if benchmark.only and row.get(benchmark.only[0]) not in benchmark.only[1]:
-        return f"other {benchmark.only[0]}"
-    adapt = lettered if "answer_idx" in row else alpaca if "output" in row else benchmark.adapt
+    for column, values in form.get("only", {}).items():
+        if row.get(column) not in values:
+            return f"other {column}"
     try:
-        question, options, right = adapt(row)
+        question, options, right = read_row(row, form)
         texts = {key: str(text).strip() for key, text in options.items() if text is not None and str(text).strip()}
         letters = {key: chr(ord("A") + place) for place, key in enumerate(texts)}
     except (KeyError, TypeError, AttributeError, ValueError):  # a column is missing, or holds something else
         return "not in this benchmark's form"
     options = {letters[key]: text for key, text in texts.items()}
     answer = letters.get(str(right).strip())
-    item = {"lang": benchmark.lang, "question": question, "options": options, "answer_idx": answer}
+    item = {"lang": form["lang"], "question": question, "options": options, "answer_idx": answer}
     return fault_of(item) or item | {"question": question.strip()}
 
 
@@ -244,8 +196,9 @@ def main() -> None:
 
 def write_benchmark(name: str, file: str, out: Path) -> None:
     """Write ``out/<name>.jsonl`` from a local file, or from the hub where none is given, and say what was left out."""
-    benchmark = BENCHMARKS[name]
-    rows = list(local_rows(file)) if file else [row for hub in benchmark.hub for row in hub_rows(hub, benchmark.split)]
+    form = BENCHMARKS[name]
+    split = form.get("split", "test")
+    rows = list(local_rows(file)) if file else [row for hub in form["hub"] for row in hub_rows(hub, split)]
     items, left_out = convert(name, rows, file)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()) or "none"
     if not items:

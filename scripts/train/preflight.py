@@ -20,7 +20,7 @@ from scripts.common import UserError, counted, quiet_libraries, run_main
 from scripts.train import resume
 from scripts.train.duration import estimate, time_first_steps
 from scripts.train.memory import CONTEXT_GIB, tensors_gib, trained_weights
-from scripts.train.planned import IGNORED, PlannedRun, Skip, plan
+from scripts.train.planned import IGNORED, PlannedRun, plan
 from scripts.train.run import registered_files
 from scripts.train.template import official_prompt
 
@@ -29,7 +29,7 @@ SHOWN = 1500  # characters of a record that --show prints
 
 
 class Row(NamedTuple):
-    """One row of the table. ``status``: ok, warn (read it), skip (could not be checked here) or FAIL."""
+    """One row of the table. ``status``: ok, warn (read it), skip (needs what failed above) or FAIL."""
 
     name: str
     status: str
@@ -44,7 +44,7 @@ CHECKS: dict[str, Callable[[PlannedRun], str]] = {}
 
 
 def check(name: str) -> Callable:
-    """Register a check. It returns what it found (``Warn`` where it should be read), or raises UserError or Skip."""
+    """Register a check. It returns what it found (``Warn`` where it should be read), or raises UserError."""
     return lambda function: CHECKS.setdefault(name, function)
 
 
@@ -53,7 +53,9 @@ def check_recipe(run: PlannedRun) -> str:
     """Values have the type that LLaMA-Factory will use them as, and its own parser takes the recipe."""
     if wrong := mistyped(run.recipe):
         raise UserError(f"{run.path}: {'; '.join(wrong)}")
-    training = run.parsed["training"]
+    training, stage = run.parsed["training"], run.parsed["finetuning"].stage
+    if stage != "sft":
+        raise UserError(f"{run.path}: stage is {stage}; only sft is known here; use llamafactory-cli train")
     if not training.do_train:
         raise UserError(f"{run.path}: nothing would be trained; set do_train: true")
     if not 0 < (training.learning_rate or 0) < 1:
@@ -102,7 +104,7 @@ def check_template(run: PlannedRun) -> str:
     """Training's template and the tokenizer's own chat template give the same text up to the response."""
     tokenizer, data = run.format.tokenizer, run.parsed["data"]
     if not tokenizer.chat_template:
-        raise Skip("the tokenizer brings no chat template to compare with")
+        return Warn(f"{data.template}: the tokenizer brings no chat template to compare with")
     question = "What causes fever? 发热的原因？"
     opened = run.format.frame().marks[0]  # with thinking off, an empty thought ends the prompt
     official = official_prompt(tokenizer, question, data.default_system).partition(opened)[0]
@@ -132,7 +134,7 @@ def check_datasets(run: PlannedRun) -> str:
 def check_packing(run: PlannedRun) -> str:
     """Packed records do not see each other."""
     data = run.parsed["data"]
-    if run.parsed["finetuning"].stage != "sft" or not (data.packing or data.neat_packing):
+    if not (data.packing or data.neat_packing):
         return "no packed records"
     if run.parsed["model"].use_unsloth:
         raise UserError("packing with Unsloth lets packed records see each other: packing=false group_by_length=true")
@@ -200,8 +202,7 @@ def check_accelerator(run: PlannedRun) -> str:
 
     if run.recipe.get("use_cpu"):
         return "the recipe says use_cpu"
-    longest = max(run.records.lengths) if run.parsed["finetuning"].stage == "sft" else None
-    need = tensors_gib(run.recipe, run.config, longest) + CONTEXT_GIB
+    need = tensors_gib(run.recipe, run.config, max(run.records.lengths)) + CONTEXT_GIB
     if not torch.cuda.is_available():
         raise UserError(
             f"no NVIDIA GPU with a working driver was found, and this recipe needs one with about {need:.1f} GiB free. "
@@ -275,8 +276,6 @@ def examine(run: PlannedRun) -> list[Row]:
         try:
             found = function(run)
             rows.append(Row(name, "warn" if isinstance(found, Warn) else "ok", found))
-        except Skip as reason:
-            rows.append(Row(name, "skip", str(reason)))
         except UserError as error:
             known = any(row.found == str(error) for row in rows)  # one missing file is one failure
             rows.append(Row(name, "skip", "needs what failed above") if known else Row(name, "FAIL", str(error)))
@@ -306,8 +305,7 @@ def ready(run: PlannedRun) -> bool:
     if failed:
         print(f"{failed} of {len(CHECKS)} checks failed: not ready to train")
         return False
-    if run.parsed["finetuning"].stage == "sft":
-        print(estimate(run))
+    print(estimate(run))
     changed = f" with {' '.join(run.overrides)}" if run.overrides else ""
     print(f"Ready: {run.path}{changed}", flush=True)
     return True
@@ -328,13 +326,12 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     quiet_libraries()
     run = plan(args.recipe, args.overrides)
-    if not ready(run):
-        return 1
+    is_ready = ready(run)
     if args.show:
         show_records(run)
-    if args.time:
+    if args.time and is_ready:
         print(time_first_steps(run))
-    return 0
+    return 0 if is_ready else 1
 
 
 if __name__ == "__main__":

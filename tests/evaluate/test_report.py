@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common import UserError, read_json, write_json, write_jsonl
+from scripts.demo import TINY_NOTICE
 from scripts.evaluate import render, terminal
 from scripts.evaluate.judge import summarise_pairs
 from scripts.evaluate.report import collect, human_votes, write_report
@@ -18,7 +19,8 @@ from tests.evaluate.results import scored, write_results
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_json(tmp_path / "steps.json", [{"step": "Prepare", "seconds": 3.2, "peak_mib": 120}])
+    steps = [{"step": "Prepare the records", "seconds": 3.2, "peak_mib": 120}]
+    write_json(tmp_path / "demo.json", {"notice": TINY_NOTICE, "steps": steps})
     return write_results(tmp_path)
 
 
@@ -42,7 +44,7 @@ def test_its_order_and_what_each_row_names(folder):
     text = reported(folder)
     assert text.count("A negative control failed") == 1, "uninformative is not failed"
     assert text.index("A negative control failed") < text.index("\n## ")
-    assert "not for clinical use" in text
+    assert f"not for clinical use. {TINY_NOTICE}" in text
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings[:3] == ["## Answers before and after", "## Training", "## Before and after in numbers"]
     assert headings[-1] == "## The demo's steps"

@@ -40,7 +40,7 @@ LISTED = [{"key": letter, "value": text} for letter, text in OPTIONS.items()]
 )
 def test_forms(name: str, row: dict) -> None:
     (item,), left_out = benchmarks.convert(name, [row])
-    assert (item, left_out) == ({"id": "1", **ITEM, "lang": benchmarks.BENCHMARKS[name].lang}, {})
+    assert (item, left_out) == ({"id": "1", **ITEM, "lang": benchmarks.BENCHMARKS[name]["lang"]}, {})
     assert not benchmarks.fault_of(item)
 
 

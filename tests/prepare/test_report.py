@@ -118,7 +118,7 @@ def test_what_was_not_checked_is_said_and_no_part_is_empty(tmp_path: Path, run: 
 
 
 def test_every_text_and_reason_has_both_languages() -> None:
-    texts = reports.read_json(reports.TEXTS)
+    texts = reports.TEXTS
     known = [*FILTERS, "other_language", "too_long", "personal_data", "duplicate_exact", "duplicate_near"]
     known += ["leak_verbatim", "leak_ngram", "leak_quoted", "not_json", "not_an_object", "bad_quotes", "wrong_fields"]
     known += ["duplicate_keys", "not_text", "several_turns", "unknown_turns", "open_thought", "text_before_thought"]
@@ -126,7 +126,7 @@ def test_every_text_and_reason_has_both_languages() -> None:
     for key, (en, zh) in [*texts["words"].items(), *texts["reasons"].items()]:
         assert en and zh, key  # noqa: PT018
         assert sorted(re.findall(r"\{\w+\}", en)) == sorted(re.findall(r"\{\w+\}", zh)), key
-    assert "`own_rule`" in reports.Words("zh").means("own_rule")
+    assert "`own_rule`" in reports.means("own_rule", reports.speaker("zh"))
 
 
 def test_of_a_long_text_the_part_that_is_alike_is_shown() -> None:

@@ -38,13 +38,3 @@ def test_a_group_goes_where_a_member_was_before_or_its_first_is_drawn() -> None:
     for part in split.SPLITS:
         home = split.assign(records, group, {"id7": part}, settings)
         assert home[0] == home[7] == part
-
-
-def test_few_records_do_not_give_the_smaller_share_more_of_them() -> None:
-    settings = Namespace(seed=42, val=0.05, test=0.1)
-    for start in range(0, 3000, 30):
-        records = [Namespace(id=f"{n}", key=f"key {n}", reason=None) for n in range(start, start + 30)]
-        found = split.assign(records, range(30), {}, settings)
-        assert found.count("val") <= found.count("test")
-        before = {"another": "train"}
-        assert split.assign(records, range(30), before, settings) == [split.draw(r.key, settings) for r in records]

@@ -59,6 +59,7 @@ def test_a_sound_run_passes_and_nothing_is_written(tmp_path, recipe, capsys):
         ("learning_rate=0", "recipe", "learning_rate is 0, expected more than 0 and less than 1"),
         ("learning_rate=1e4", "recipe", "learning_rate is 10000.0, expected more than 0 and less than 1"),
         ("do_train=false", "recipe", "nothing would be trained"),
+        ("stage=pt", "recipe", "stage is pt; only sft is known here"),
         ("packing=true", "packing", "neat_packing=true"),
         ("dataset=nobody", "dataset", "no dataset named 'nobody'"),
         ("eval_dataset=nope", "dataset", "no dataset named 'nope'"),
