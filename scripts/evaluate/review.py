@@ -123,8 +123,11 @@ def build_page(folder: Path, reviewer: str) -> Any:
         ask = gr.HTML()
         gr.HTML(f"<small>{NOTICE} {NOTICE_ZH}</small>")
         progress, question = gr.HTML(elem_id="progress"), gr.HTML(elem_id="question")
+        sides = []
         with gr.Row():
-            sides = [gr.HTML(elem_id="left"), gr.HTML(elem_id="right")]
+            for side in ("left", "right"):
+                with gr.Column(min_width=280):  # on a phone one below the other
+                    sides.append(gr.HTML(elem_id=side))
         outputs = [progress, question, *sides]
         buttons = []
         with gr.Row():

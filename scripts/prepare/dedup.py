@@ -29,16 +29,8 @@ PLACES = 3  # where two questions differ in more places than this, one is a rewo
 STOP_WORDS, NOT, ASKS, SMALL = (
     frozenset(WORD_LISTS[kind].split()) for kind in ("too_common", "negations", "asking", "chinese_particles")
 )
-# Words that make another question of one in which they change or come in: numbers, opposites, what is asked for, drugs.
-TELLING = re.compile(
-    r"\d+|one|two|three|four|five|six|seven|eight|nine|ten|once|twice|half|double|first|second|third|years?|months?|"
-    r"weeks?|days?|hours?|minutes?|left|right|bilateral|upper|lower|anterior|posterior|medial|lateral|proximal|distal|"
-    r"(?:fe)?male|(?:wo)?m[ae]n|boy|girl|infant|child|adult|before|after|during|next|most|least|best|worst|acute|"
-    r"chronic|high|low|(?:in|de)creased?|mild|moderate|severe|early|late|how|why|when|who|"
-    r"(?:diagnos|treat|therap|manag|caus|mechanis|complicat|prognos|prevent|symptom|risk|dos|hyper|hypo)\w*|"
-    r"[a-z]{4,}(?:in|ole?|ine|ide|one|am|il|el|ab|ib|an|ium)|[左右双男女孕急慢轻重早晚高低]"
-)
-# They and long words without an everyday ending, which most often name drugs, diseases and germs.
+TELLING = re.compile("|".join(WORD_LISTS["telling"].split()))
+# What tells, and long words without an everyday ending, which most often name drugs, diseases and germs.
 NAME = re.compile(
     rf"{TELLING.pattern}|"
     r"(?!\w+(?:ing|ly|ed|[ai]ble|ous|ful|ive|[ea]nt|al|ions?|ments?|ness|ity|ers?|ors?|ies|[^aeiou]s)$)[a-z]{8,}"
