@@ -3,7 +3,7 @@
     make demo                                        the bundled sample, a real base model of 0.5 billion weights
     make demo SOURCE=own.json                        own records, in folders of their own
     make demo SOURCE=own.csv COLUMNS="Question=q Complex_CoT=thinking Response=a"
-    make demo BASE=tiny                              a tiny base with random weights: offline, 3 to 10 minutes
+    make demo BASE=tiny                              a tiny base with random weights: offline, 3 minutes
     make demo BASE=Qwen/Qwen3-0.6B TEMPLATE=qwen3    any other base, on a GPU where there is one; STEPS=100
 
 Records → dataset → QLoRA by llamafactory-cli → perplexity of held-out records and four answers, before and after →
@@ -35,7 +35,7 @@ PYTHON = [sys.executable, "-m"]
 OWN_CUTOFF = 1280  # tokens of own records on the real base: a longer one takes half a minute on 2 cores
 TEST_SHARE = 0.2
 REAL_NOTICE = "The demo's model is small (0.5 billion weights) and knows little medicine."
-TINY_NOTICE = "The tiny model knows nothing but a few records and only shows the steps."
+TINY_NOTICE = "The tiny model has random weights: it knows nothing and only shows the steps."
 
 
 @dataclass
@@ -52,9 +52,9 @@ class Base:
     extra: list[str] = field(default_factory=list)  # overrides of the recipe
 
 
-TINY_TAKES = "3 to 10 minutes on 2 cores"
+TINY_TAKES = "3 minutes on 2 quiet cores"
 TINY = Base("tiny", "saves/tiny_base", "deepseekr1", "examples/qlora_tiny.yaml", 2048, TINY_TAKES, TINY_NOTICE)
-REAL_TAKES = "10 to 30 minutes on 2 cores (BASE=tiny: 3 to 10)"
+REAL_TAKES = "10 minutes on 2 quiet cores, up to 30 on busy ones (BASE=tiny: 3)"
 REAL = Base("real", "saves/qwen_coder_0.5b", "qwen", "examples/qlora_cpu.yaml", 640, REAL_TAKES, REAL_NOTICE)
 
 

@@ -65,15 +65,16 @@ def same_band(sketches: Sequence[Sequence[int]]) -> list[list[int]]:
     Each place is paired with the first one that has its band and with the last one before it, so a group of any size
     costs no more than its members.
     """
-    found = [numpy.empty((0, 2), dtype=int)]
-    for number in range(len(sketches[0]) if sketches else 0):
+    size = len(sketches)
+    found = [numpy.empty(0, dtype=int)]  # of pairs: the later one's place times size, and the earlier one's
+    for number in range(len(sketches[0]) if size else 0):
         own = numpy.array([sketch[number] for sketch in sketches])
         order = numpy.argsort(own, kind="stable")  # equal bands side by side
         again = own[order[1:]] == own[order[:-1]]
-        later, before = order[1:][again], order[:-1][again]
-        _, first, inverse = numpy.unique(own, return_index=True, return_inverse=True)
-        found += [numpy.stack([later, earlier], axis=1) for earlier in (before, first[inverse[later]])]
-    return numpy.unique(numpy.concatenate(found), axis=0).tolist()
+        begins = numpy.concatenate([[0], numpy.where(again, 0, numpy.arange(1, size))])
+        first = order[numpy.maximum.accumulate(begins)]
+        found += [(order[1:] * size + earlier)[again] for earlier in (order[:-1], first[1:])]
+    return [list(divmod(pair, size)) for pair in numpy.unique(numpy.concatenate(found)).tolist()]
 
 
 @lru_cache(maxsize=1 << 10)
@@ -164,8 +165,11 @@ def find(records: Sequence[Row], threshold: float) -> tuple[Matched, Pairs]:
     linked = [(kept, place) for place, kept in exact.items()]
     left = list(first.values())
     matched: Matched = {}
+    compared: set[tuple[int, int]] = set()
     while True:
-        dropped, alike_ones = find_among(records, left, threshold)
+        pairs = [(left[later], left[earlier]) for later, earlier in same_band([records[place].bands for place in left])]
+        dropped, alike_ones = compare(records, [pair for pair in pairs if pair not in compared], threshold)
+        compared.update(pairs)
         linked += alike_ones
         if not dropped:
             break
@@ -175,12 +179,11 @@ def find(records: Sequence[Row], threshold: float) -> tuple[Matched, Pairs]:
     return matched | {place: matched.get(kept, (kept, 1.0)) for place, kept in exact.items()}, linked
 
 
-def find_among(records: Sequence[Row], places: list[int], threshold: float) -> tuple[Matched, Pairs]:
-    """The same for near-duplicates among the records in some places, best first."""
+def compare(records: Sequence[Row], pairs: Pairs, threshold: float) -> tuple[Matched, Pairs]:
+    """The same for near-duplicates among pairs, each of a place and a better record's, the best first."""
     matched: Matched = {}
     linked: Pairs = []
-    for later, earlier in same_band([records[place].bands for place in places]):
-        place, other = places[later], places[earlier]
+    for place, other in pairs:
         similarity = alike(records[place], records[other], threshold)
         if not similarity:
             continue

@@ -73,16 +73,19 @@ class Index:
         for place, variant in enumerate(self.variants):
             for run in runs(variant.tokens):
                 held[run].append(place)
-        self.holders = {run: places for run, places in held.items() if len(places) <= COMMON}
+        # A run weighs as much as it is rare, in whole thousandths: sums then do not depend on the order of a set.
+        self.holders = {
+            run: (round(1000 * math.log(1 + len(self.variants) / len(places))), places)
+            for run, places in held.items()
+            if len(places) <= COMMON
+        }
         self.whole = self.weigh(self.holders.keys())
 
     def weigh(self, found: Set[tuple[str, ...]]) -> Counter[int]:
-        """How much of each variant these runs are: each counts as much as it is rare, in whole thousandths, so that
-        the sums do not depend on the order of a set."""
+        """How much of each variant these runs are."""
         weights: Counter[int] = Counter()
         for run in self.holders.keys() & found:
-            places = self.holders[run]
-            weight = round(1000 * math.log(1 + len(self.variants) / len(places)))
+            weight, places = self.holders[run]
             for place in places:
                 weights[place] += weight
         return weights
