@@ -19,6 +19,7 @@ from scripts.evaluate.settings import read_settings
 from scripts.evaluate.steps import Evaluation, choose_base_form
 from scripts.evaluate.subject import Subject, find_subject
 from scripts.evaluate.terminal import tell_amount, tell_start
+from scripts.prepare.benchmarks import read_items
 
 PROBE_TOKENS = 12  # for measuring the speed
 MINUTES_ON_CPU = 8.0
@@ -138,7 +139,8 @@ def settle(run: Evaluation) -> None:
     ``settings.json``, so that a rerun goes on with the same.
     """
     engine, wanted, path = run.engines["base"], run.settings, run.folder / "settings.json"
-    speed = measure_speed(engine, run.forms["base"].prompt("What causes fever?"))
+    fewest = min(len(read_items(path)[: wanted.limit or None]) for path in wanted.benchmarks)  # are asked at once
+    speed = measure_speed(engine, [run.forms["base"].prompt("What causes fever?")] * min(fewest, server.AT_ONCE))
     for amount in [read_json(path)] if path.is_file() else ON_GPU if run.is_fast else ON_CPU:
         limit = amount["limit"] if wanted.limit is None else wanted.limit
         run.settings = replace(
@@ -155,10 +157,10 @@ def settle(run: Evaluation) -> None:
     tell_amount(run.settings, minutes, speed)
 
 
-def measure_speed(engine: Any, prompt: str) -> float:
-    """Tokens per second of an engine with as much as it does at once, from a few tokens."""
-    jobs = engine.batches([prompt] * server.AT_ONCE, 1024)[: engine.workers]
-    work = lambda job: engine.generate([prompt] * len(job), PROBE_TOKENS, R1_SAMPLING, job)  # noqa: E731
+def measure_speed(engine: Any, prompts: list[str]) -> float:
+    """Tokens per second of an engine with as many of the prompts as it takes at once, from a few tokens of each."""
+    jobs = engine.batches(prompts, 1024)[: engine.workers]
+    work = lambda job: engine.generate(prompts[: len(job)], PROBE_TOKENS, R1_SAMPLING, job)  # noqa: E731
     began = time.perf_counter()
     list(in_parallel(work, jobs, engine.workers))
     return PROBE_TOKENS * sum(map(len, jobs)) / (time.perf_counter() - began)
