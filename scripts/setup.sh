@@ -27,7 +27,7 @@ done
 if [ ! -e .venv/.locks ]; then
     free=$(df -Pk . | awk 'NR==2 {print int($4 / 1048576)}')
     [ "$free" -ge 12 ] || stop "$free GiB free here; the environment takes 8 GiB and its download cache 3 more"
-    echo "Setting up .venv with $("$python" -V) (once; 8 GiB on disk)."
+    echo "Setting up .venv with $("$python" -V) (once; 6 GiB on disk)."
 fi
 if [ "${1:-}" = vllm ]; then
     wanted=$(sha256sum requirements-vllm.txt | cut -d' ' -f1)

@@ -12,6 +12,7 @@ from typing import Any
 from scripts import page
 from scripts.common import read_json
 from scripts.evaluate import forms
+from scripts.evaluate.settings import ROOM
 from scripts.evaluate.subject import SIDES
 from scripts.evaluate.texts import ROTATED
 from scripts.page import Say, plain
@@ -19,7 +20,6 @@ from scripts.page import Say, plain
 LONGEST = 900  # characters of a text that is shown; the rest is in the files beside the report
 HERE = Path(__file__).parent
 NAMES = forms.WORDS | read_json(HERE / "en.json")  # names of the result files → words
-ROOM = 256  # tokens of a thought; with fewer most are cut in their middle
 CUT_SHORT = (
     "Thoughts were cut at {n} tokens to save time, which may lower all results but those on held-out records: "
     "BUDGET=512 gives them room."

@@ -15,6 +15,8 @@ from scripts.prepare.benchmarks import read_items
 
 BENCHMARKS = ROOT / "data/benchmarks"
 
+ROOM = 256  # tokens of a thought; with fewer most are cut in their middle
+
 
 @dataclass(frozen=True)
 class Settings:

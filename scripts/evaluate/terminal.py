@@ -40,7 +40,7 @@ def tell_amount(settings: Settings, minutes: float, speed: float) -> None:
     """How much is asked, about how long it takes at ``speed`` (tokens/s), and which differences could show."""
     items = f"up to {counted(settings.limit, 'item')}" if settings.limit else "all items"
     budgets = ", ".join(map(str, settings.budgets))
-    takes = "under a minute" if minutes < 1 else f"at most {minutes:.0f} minutes"
+    takes = "under a minute" if minutes < 1 else f"about {minutes:.0f} minutes"
     print(
         f"{', '.join(path.stem for path in settings.benchmarks)}: {items} each, thinking budgets {budgets} tokens, "
         f"answers {settings.answer_tokens}; {takes} at {speed:.0f} tokens/s",
@@ -70,7 +70,8 @@ def tell_result(folder: Path, page: Path) -> None:
     if rows:
         print(f"\n{result_table(rows)}")
     print("\n" + textwrap.fill(summary(rows, speaker("en")), min(100, shutil.get_terminal_size().columns)))
-    print(f"\nReport: {page} (中文 too), report.md, report.zh.md")
+    near = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
+    print(f"\nReport: {near} (中文 too), report.md, report.zh.md")
     first = "" if (folder / "accuracy.json").is_file() else "make eval (more than the demo measures), "
     if (folder / "pairs.jsonl").is_file():
         first = "make review (vote on the answers yourself), "

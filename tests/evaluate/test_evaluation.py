@@ -57,6 +57,7 @@ def test_every_template_is_evaluated_to_the_end(tmp_path, ended_runs, template, 
         assert sum(cell[side][name] for name in ("read", "asked", "several", "unparsed")) == pytest.approx(1)
     assert results["perplexity"]["base"]["n"] == results["perplexity"]["tuned"]["n"] == 3
     assert results["perplexity"]["settings"]["held_out"].endswith("own_test.jsonl")
+    assert "unclosed_reasoning" not in results["format"]["problems"]["tuned"], "cut after 8 tokens to save time"
     assert (folder / "report.html").exists()
 
 
