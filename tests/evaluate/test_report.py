@@ -51,7 +51,7 @@ def test_its_order_and_what_each_row_names(folder):
     assert "validation loss: 3.900 at step 5 → 3.500 at step 10" in text
     row = next(line for line in text.splitlines() if line.startswith("| accuracy (bench"))
     assert "| 24 | 24 | 25.0% [" in row
-    assert row.endswith("| < 0.001 | gain | transformers, nf4 |")
+    assert row.endswith("| < 0.001 | gain | transformers, 4-bit nf4, bfloat16 |")
     assert "- base: its own chat template, answering at once (chosen by: default)" in text
 
 
