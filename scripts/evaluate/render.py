@@ -153,6 +153,9 @@ def fill(template: str, found: dict[str, Any], language: str, **more: Any) -> st
         "plain": plain,
         "shorten": shorten,
     }
-    functions |= {function.__name__: partial(function, say=say) for function in (label, benchmark, change_of, verdict_of, engine_of)}
+    functions |= {
+        function.__name__: partial(function, say=say)
+        for function in (label, benchmark, change_of, verdict_of, engine_of)
+    }
     words = {"sides": SIDES, "title": title(found, say), "summary": summary(found["rows"], say)}
     return page.fill(HERE / "templates" / template, language, functions, found | words | more, strict=False)
