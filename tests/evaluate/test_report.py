@@ -88,6 +88,46 @@ def test_a_budget_that_cuts_thoughts_is_said_beside_the_verdict(budget, told):
     assert ("思考在 32 个词元处被截断" in render.summary(rows, render.speaker("zh"))) is told
 
 
+@pytest.mark.parametrize(
+    ("verdict", "ci95", "told"),
+    [
+        ("no difference shown", [-0.3, -0.01], "no difference shown (after correction)"),
+        ("no difference shown", [-0.3, 0.1], "no difference shown"),
+        ("loss", [-0.3, -0.1], "loss"),
+    ],
+)
+def test_a_verdict_that_its_interval_seems_to_contradict_says_why(verdict, ci95, told):
+    row = {"difference": {"verdict": verdict, "ci95": ci95}}
+    assert render.verdict_of(row, render.speaker("en")) == told
+
+
+def test_a_long_text_is_not_cut_within_a_word():
+    start, _, end = render.shorten("sternocleidomastoid " * 100).partition(" \\[…\\] ")
+    assert {*start.split(), *end.split()} == {"sternocleidomastoid"}
+
+
+def test_settings_stand_once_where_results_share_them(folder):
+    path = folder / "answers.json"
+    answers = read_json(path)
+    answers["settings"] |= {"seeds": [7], "budgets": [448]}
+    write_json(path, answers)
+    settings = collect(folder)["settings"]
+    assert settings["answers"] == {"seeds": [7], "budgets": [448]}
+    assert "seeds" not in settings["all"]
+    assert settings["all"]["base_form_chosen"] == {"by": "default"}
+    assert "thoughts of at most 448 tokens" in reported(folder)
+
+
+def test_a_model_that_answers_at_once_has_no_share_of_ended_thoughts(tmp_path):
+    rows = [scored(side, i, False) for side in ("base", "tuned") for i in range(24)]
+    for row in rows[:24]:
+        row["outputs"]["64"] |= {"closed": True, "thought_tokens": 0}
+    text = reported(write_results(tmp_path, rows, only=("accuracy",)))
+    base, tuned = (line for line in text.splitlines() if line.startswith("| bench | 50.0% |"))
+    assert base.endswith("| – |")
+    assert tuned.endswith("| 100.0% |")
+
+
 def test_nothing_empty_is_drawn_or_listed(tmp_path):
     rows = [scored(side, i, False) for side in ("base", "tuned") for i in range(24)]
     text = reported(write_results(tmp_path, rows, only=("accuracy",), adapter="saves/gone"))
