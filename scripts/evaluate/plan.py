@@ -110,7 +110,7 @@ def start_engines(run: Evaluation, options: argparse.Namespace, stack: ExitStack
     run.forms = {side: forms.thinking_form(form) for side in run.sides}
     if BY_AMOUNT & set(run.settings.steps):
         settle(run)
-    if run.subject.adapter:
+    if run.subject.adapter or run.settings.base_form != "auto":
         choose_base_form(run, form)
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from scripts.common import NOTICE, UserError, quiet_libraries, read_json, run_main
+from scripts.common import NOTICE, UserError, alone_in, quiet_libraries, read_json, run_main
 from scripts.train import preflight, resume
 from scripts.train import run as runs
 from scripts.train.planned import PlannedRun, plan
@@ -35,6 +35,22 @@ def train(run: PlannedRun) -> None:
     print(f"Next: make eval, make chat\n{NOTICE}")
 
 
+def train_or_keep(run: PlannedRun, set_aside: bool) -> int:
+    """Train the run unless it is finished; returns the exit status. ``set_aside``: move another run's folder away."""
+    state = resume.state(run.output, run.identity) if run.output.exists() else "new"
+    if state == "finished":
+        runs.finish(run.output)
+        print(f"{run.output}: trained already with this recipe, data and base model; output_dir=saves/NAME trains anew")
+        return 0
+    if set_aside and state == "foreign":
+        moved = resume.set_aside(run.output, f"{run.output.name}.old")
+        print(f"{run.output} holds another run: moved to {moved}")
+    if not preflight.ready(run):
+        return 1
+    train(run)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.train",
@@ -49,18 +65,8 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     quiet_libraries()
     run = plan(args.recipe, args.overrides)
-    state = resume.state(run.output, run.identity) if run.output.exists() else "new"
-    if state == "finished":
-        runs.finish(run.output)
-        print(f"{run.output}: trained already with this recipe, data and base model; output_dir=saves/NAME trains anew")
-        return 0
-    if args.set_aside and state == "foreign":
-        moved = resume.set_aside(run.output, f"{run.output.name}.old")
-        print(f"{run.output} holds another run: moved to {moved}")
-    if not preflight.ready(run):
-        return 1
-    train(run)
-    return 0
+    with alone_in(run.output):
+        return train_or_keep(run, args.set_aside)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,13 @@ def test_nothing_empty_is_drawn_or_listed(tmp_path):
 
 def test_a_model_alone_is_not_compared(tmp_path):
     rows = [scored("base", i, i < 6) for i in range(24)]
-    assert "Only one model was measured" in reported(write_results(tmp_path, rows, only=("accuracy",), adapter=None))
+    folder = write_results(tmp_path, rows, only=("accuracy",), adapter=None)
+    result = read_json(folder / "accuracy.json")
+    result["settings"] |= {"forms": {"base": "thinking"}, "base_form_chosen": {}}
+    write_json(folder / "accuracy.json", result)
+    text = reported(folder)
+    assert "Only one model was measured" in text
+    assert "- base: the template of training with the thought opened\n\n" in text
 
 
 def test_items_to_read_are_those_that_tuning_lost(tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from scripts.common import UserError, file_hash, read_json, versions, write_json
+from scripts.common import UserError, alone_in, file_hash, read_json, versions, write_json
 from scripts.train import __main__ as train
 from scripts.train import resume
 from scripts.train import run as runs
@@ -210,3 +212,25 @@ def test_of_a_package_that_lies_twice_on_the_path_the_imported_one_s_version_is_
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medcot_probe\nVersion: {version}\n")
         monkeypatch.syspath_prepend(str(tmp_path / folder))
     assert versions("medcot_probe", "not_installed") == {"medcot_probe": "1.0"}
+
+
+def test_two_processes_do_not_train_into_one_folder(tmp_path):
+    """The lock ends with its process, also by a kill, so the same command can go on."""
+    held = "import sys, time; from pathlib import Path; from scripts.common import alone_in\n"
+    held += "with alone_in(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(60)"
+    folder = tmp_path / "saves/run"
+    other = subprocess.Popen([sys.executable, "-c", held, str(folder)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"in\n"
+        with (
+            pytest.raises(UserError, match="saves/run: another process is writing there"),
+            alone_in(folder),
+        ):
+            pass
+        with alone_in(tmp_path / "saves/another"):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with alone_in(folder):
+        pass
