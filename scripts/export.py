@@ -35,6 +35,7 @@ from scripts.train.template import PromptFormat
 MARK = "medcot_export.json"  # what a folder of ours holds
 SHARE = 0.25  # of the adapter's effect that the merge may be off by: more than rounding, less than a wrong scale
 NAMES = {"trained": "as trained", "unquantised": "unquantised base + adapter", "merged": "merged"}
+MEANS = {"trained": "what 16-bit instead of 4-bit weights change", "unquantised": "what merging changes"}
 EXAMPLES = """examples:
   python -m scripts.export                                  the run that ended last
   python -m scripts.export adapter_name_or_path=saves/own export_dir=saves/own_merge
@@ -149,8 +150,10 @@ def summary(found: dict[str, Any]) -> str:
     for name in ("trained", "unquantised"):
         change = found[f"merged - {name}"]
         ends = " to ".join(f"{end:+.4f}" for end in change["ci95"]) if change["ci95"] else "none"
-        lines.append(f"merged - {NAMES[name]}: {change['value']:+.4f} nats/token (95% interval: {ends})")
-    return "\n".join([*lines, f"the merge is off by {found['share']:.1%} of what the adapter changes (unquantised)"])
+        value = f"{change['value']:+.4f} nats/token (95% interval: {ends})"
+        lines.append(f"merged - {NAMES[name]}: {value}, {MEANS[name]}")
+    off = f"merged right: off by {found['share']:.1%} of what the adapter changes, at most {SHARE:.0%} is accepted"
+    return "\n".join([*lines, off])
 
 
 def export(recipe: dict[str, Any], trained: Subject, data: Path | None, limit: int = 200) -> dict[str, Any]:
