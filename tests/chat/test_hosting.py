@@ -58,6 +58,7 @@ def test_a_wider_bind_needs_a_password(host, monkeypatch):
     assert require_password(host, "API_KEY") == "secret"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "proxies"),
     [

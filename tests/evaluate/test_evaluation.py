@@ -38,7 +38,7 @@ def evaluate(folder: Path, *arguments: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", [TEMPLATES[0], *(pytest.param(t, marks=pytest.mark.slow) for t in TEMPLATES[1:])])
 def test_every_template_is_evaluated_to_the_end(tmp_path, ended_runs, template, capsys):
     """Held-out records, both forms of asking, letters, instructions, controls: with the run's own settings."""
     folder = evaluate(tmp_path / "results", "--adapter", str(ended_runs[template]), "--base-form", "own")

@@ -167,7 +167,7 @@ def test_without_an_effect_a_verdict_is_rare(kind: str, n: int) -> None:
 
 def test_in_a_table_without_effects_a_verdict_is_rare_too() -> None:
     rng = np.random.default_rng(5)
-    wrong, tables = 0, 40
+    wrong, tables = 0, 20
     for _ in range(tables):
         rows = [simulate("shares", 60, 0.0, rng) for _ in range(8)]
         stats.judge_table(rows)
