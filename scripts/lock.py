@@ -35,7 +35,9 @@ def compile_pins(uv: list[str], sources: list[str], *options: str) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, epilog="example: make lock").parse_args()
+    argparse.ArgumentParser(
+        prog="python -m scripts.lock", description=__doc__, epilog="example: make lock"
+    ).parse_args()
     uv = [str(Path(sys.executable).with_name("uv")), "pip", "compile"]
     known: list[str] = []  # what the first lock holds, the second need not hold again
     with tempfile.TemporaryDirectory() as folder:

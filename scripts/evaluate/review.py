@@ -5,6 +5,7 @@ and pair; each vote is appended to ``votes.jsonl`` at once, so that closing the 
 the same, or both empty, are a tie that nobody is asked about. `report` shows the result.
 """
 
+import errno
 import hashlib
 import html
 import json
@@ -59,10 +60,16 @@ def save_vote(votes: Path, reviewer: str, pair: dict, choice: str) -> None:
     meant = {"left": ("base", "tuned")[swapped], "right": ("tuned", "base")[swapped]}.get(choice, choice)
     row = {"reviewer": reviewer, "id": pair["id"], "pair": pair_key(pair), "vote": meant, "tuned_left": swapped}
     row |= {"asked": not is_same(pair), "time": datetime.now(UTC).isoformat()}
-    with votes.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    line = f"{json.dumps(row, ensure_ascii=False)}\n".encode()
+    with votes.open("ab", buffering=0) as file:
+        whole = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(votes))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(whole)  # half a vote would make the whole file unreadable
+            raise
 
 
 def card(answer: str, thought: str, texts: dict[str, str]) -> str:
@@ -144,7 +151,10 @@ def launch(folder: Path, reviewer: str, port: int, host: str = "127.0.0.1") -> N
     """Serve the page until interrupted. UserError where the port is taken, or anybody could come in."""
     password = require_password(host, "MEDCOT_REVIEW_PASSWORD")
     check_machine(host, port)
+    votes = folder / "votes.jsonl"
+    if not os.access(votes if votes.exists() else folder, os.W_OK):
+        raise UserError(f"{votes}: cannot be written; make it writable, or copy {folder} to where you may write")
     print(f"{NOTICE}\nopens at {url(host, port)} in some seconds", flush=True)
     page = build_page(folder, reviewer)
-    print(f"votes go to {folder / 'votes.jsonl'}; then: {report_command(folder)}", flush=True)
+    print(f"votes go to {votes}; then: {report_command(folder)}", flush=True)
     run_page(page, host, port, password)

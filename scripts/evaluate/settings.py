@@ -67,6 +67,8 @@ def read_settings(options: argparse.Namespace) -> Settings:
         if not all(budget.isdecimal() and int(budget) for budget in budgets):
             raise UserError(f"--budget: found {options.budgets}, expected positive numbers of tokens, e.g. '256 1024'")
         found["budgets"] = tuple(sorted(set(map(int, budgets))))
+    if options.answer_tokens is not None and options.answer_tokens < 1:
+        raise UserError(f"--answer-tokens: found {options.answer_tokens}, expected a positive number of tokens")
     if options.limit is not None and options.limit < 0:
         raise UserError(f"--limit: found {options.limit}, expected a number of items, or 0 for all of them")
     if len(options.seeds) > 1 and options.sampling == "greedy":

@@ -12,6 +12,8 @@ from pathlib import Path
 from scripts.common import ROOT, UserError, read_json, write_json
 from scripts.prepare.split import SPLITS
 
+REPORTS = ("rejected.jsonl", "report.json", "report.html", "report.md", "report.zh.md", "DATA_CARD.md")
+
 
 @contextmanager
 def locked(folder: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
@@ -63,17 +65,25 @@ def registered_file(out: Path, name: str) -> str:
 def check_outputs(out: Path, name: str, sources: list[str]) -> None:
     """Raise UserError where an output would take the place of a source, or of another data set's registry entry."""
     entries, read = read_registry(out), [Path(source).resolve() for source in sources]
+    for file in (out / f"{name}_{part}" for part in (*(f"{split}.jsonl" for split in SPLITS), *REPORTS)):
+        if file.resolve() in read:
+            raise UserError(f"{file}: a source would be replaced; choose another --name or --out")
     for own in (f"{name}_{split}" for split in SPLITS):
-        if (out / f"{own}.jsonl").resolve() in read:
-            raise UserError(f"{out / own}.jsonl: a source would be replaced; choose another --name or --out")
         if own in entries and entries[own].get("file_name") != registered_file(out, own):
             raise UserError(f"{registry_path(out)}: {own} is another data set ({entries[own]}); choose another --name")
 
 
 def publish(folder: Path, out: Path, name: str, splits: dict[str, dict]) -> None:
-    """Rename the staged files onto their final names, then register the splits (an empty one would not load)."""
+    """Rename the staged files onto their final names, then register the splits (an empty one would not load).
+
+    Where nothing was kept, an earlier run's splits stay as they are: only what says why is new.
+    """
+    kept = any(figures["records"] for figures in splits.values())
     for path in sorted(folder.iterdir()):
-        os.replace(path, out / path.name)
+        if kept or path.name in {f"{name}_{part}" for part in REPORTS}:
+            os.replace(path, out / path.name)
+    if not kept:
+        return
     with locked(registry_path(out).parent):  # two runs at once keep each other's entries
         entries = read_registry(out)
         for split, figures in splits.items():

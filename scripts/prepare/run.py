@@ -264,9 +264,10 @@ def duplicate(row: Row, twin: Row, line: bytes) -> bytes:
 def tell(args: argparse.Namespace, found: dict) -> None:
     """The result on the screen; UserError where nothing was kept."""
     where = args.out / f"{args.name}_report.html"
-    print(f"{found['read']:,} read, {found['kept']:,} kept, {found['rejected']:,} rejected: {where}")
+    most = ", ".join(f"{reason} {count:,}" for reason, count in list(found["reasons"].items())[:3])
+    why = f" ({most})" if most else ""
+    print(f"{found['read']:,} read, {found['kept']:,} kept, {found['rejected']:,} rejected{why}: {where}")
     if not found["kept"]:
-        most = ", ".join(f"{reason} {count:,}" for reason, count in list(found["reasons"].items())[:3])
         place = args.out / f"{args.name}_rejected.jsonl"
         raise UserError(f"{place}: no record was kept of {found['read']:,} ({most}); see there why")
     for line in report.attention(found, report.speaker("en")):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from scripts.train import run as runs
 from scripts.train.planned import PlannedRun, plan
 
 ENVIRONMENT = os.environ.copy()  # training's own log stays, whatever is quiet here
+LITTLE = 2**28  # bytes: with less, whatever training wrote last did not fit
 
 
 def train(run: PlannedRun) -> None:
@@ -27,7 +29,9 @@ def train(run: PlannedRun) -> None:
     env = ENVIRONMENT | {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "")}  # where no hub answered
     status = subprocess.run(command, env=env).returncode
     if status:
-        raise UserError(f"training stopped with status {status}; see above. The same command resumes from {run.output}")
+        full = "the disk is full; " if shutil.disk_usage(run.output).free < LITTLE else ""
+        said = f"training stopped with status {status}; {full}see above. The same command resumes from {run.output}"
+        raise UserError(said)
     runs.finish(run.output)
     minutes = (time.monotonic() - began) / 60
     loss = read_json(run.output / "train_results.json")["train_loss"]

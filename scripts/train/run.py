@@ -20,6 +20,7 @@ from scripts.train.template import reachable
 
 IDENTITY = "medcot.json"
 FORMAT = 2
+NEEDED = {"recipe", "settings", "model", "template", "precision", "datasets", "adapter_hash"}  # of an identity
 # Keys of a recipe that change where a run writes or what it prints, not what it learns.
 COSMETIC = frozenset(
     "output_dir overwrite_output_dir resume_from_checkpoint logging_steps save_steps save_total_limit plot_loss "  # noqa: SIM905
@@ -172,9 +173,12 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{folder}: found no adapter_config.json; {wanted}")
     home = folder.parent if re.fullmatch(r"checkpoint-\d+", folder.name) else folder
     if (home / IDENTITY).is_file():
-        run = read_json(home / IDENTITY) | {"assumed": False}
-        if run.get("format") != FORMAT:
-            raise UserError(f"{home / IDENTITY} is of an older MedCoT, which did not keep what is needed; train again")
+        run = read_json(home / IDENTITY)
+        if not isinstance(run, dict) or run.get("format") != FORMAT or not run.keys() >= NEEDED:
+            raise UserError(
+                f"{home / IDENTITY} is of an older MedCoT, or damaged: what is needed is not in it; train again"
+            )
+        run |= {"assumed": False}
         if home == folder and run["adapter_hash"] is None:
             raise UserError(f"{folder}: this run did not end; the same `make train` resumes it, or confirms its end")
         if home == folder and run["adapter_hash"] != folder_hash(folder):

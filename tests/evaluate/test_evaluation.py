@@ -193,6 +193,8 @@ def test_what_has_been_measured_is_listed_and_compared(tmp_path, ended_run):
         (["--model", "m"], "--template"),
         (["--budget", "0"], "--budget"),
         (["--limit", "-1"], "--limit"),
+        (["--answer-tokens", "-3"], "--answer-tokens: found -3"),
+        (["--answer-tokens", "0"], "--answer-tokens: found 0"),
         (["--benchmarks", "/nowhere.jsonl"], "no such file"),
         (["--engine", "vllm", "--vllm", "/nowhere"], "make setup-vllm"),
         (["report", "/nowhere"], "nothing"),

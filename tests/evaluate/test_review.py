@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import socket
 from types import SimpleNamespace
 
@@ -45,6 +47,27 @@ def test_a_vote_means_the_model_that_stood_there(tmp_path, choice):
         review.save_vote(votes, "ann", pair, choice)
         wanted = choice if choice in ("tie", "skip") else "tuned" if "TT" in seen else "base"
         assert votes_of(tmp_path)[-1]["vote"] == wanted
+
+
+def test_a_vote_that_no_longer_fits_is_refused_and_leaves_no_half(tmp_path):
+    votes = write_pairs(tmp_path) / "votes.jsonl"
+    review.save_vote(votes, "ann", PAIRS[0], "left")
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (votes.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            review.save_vote(votes, "ann", PAIRS[1], "left")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    review.save_vote(votes, "ann", PAIRS[1], "right")
+    assert [vote["id"] for vote in votes_of(tmp_path)] == ["p0", "p1"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_page_opens(tmp_path, monkeypatch):
+    monkeypatch.setattr(review.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"votes\.jsonl: cannot be written"):
+        review.launch(write_pairs(tmp_path), "ann", 7899)
 
 
 def test_resumes_where_the_reviewer_stopped(tmp_path):

@@ -154,6 +154,28 @@ def test_the_registry_keeps_other_entries_and_leaves_empty_splits_out(tmp_path: 
     assert set(json.loads((out / "dataset_info.json").read_text())) == {"own", "t_train"}
 
 
+def test_a_run_that_keeps_nothing_leaves_the_earlier_splits(tmp_path: Path, run: Callable, rows: list[dict]) -> None:
+    out = tmp_path / "out"
+    run(write(tmp_path / "raw.jsonl", rows))
+    splits = [*out.glob("t_t*.jsonl"), out / "t_val.jsonl", out / "dataset_info.json"]
+    before = {path: path.read_bytes() for path in splits}
+    empty = write(tmp_path / "empty.jsonl", [row | {"Complex_CoT": ""} for row in rows])
+    with pytest.raises(UserError, match=f"no record was kept of {len(rows)} .no_reasoning {len(rows)}"):
+        run(empty)
+    assert {path: path.read_bytes() for path in splits} == before
+    assert len((out / "t_rejected.jsonl").read_text().splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["t_val.jsonl", "t_rejected.jsonl", "t_report.json"])
+def test_no_source_is_replaced(tmp_path: Path, run: Callable, rows: list[dict], name: str) -> None:
+    (tmp_path / "out").mkdir()
+    source = write(tmp_path / "out" / name, rows)
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="a source would be replaced"):
+        run(source)
+    assert source.read_bytes() == before
+
+
 def test_nothing_of_another_name_is_replaced(tmp_path: Path, run: Callable, rows: list[dict]) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -208,7 +230,7 @@ def test_wrong_calls_say_what_to_do(tmp_path: Path, run: Callable, rows: list[di
     with pytest.raises(UserError) as error:
         run(*arguments)
     assert message in str(error.value)
-    assert not (tmp_path / "out/t_train.jsonl").exists() or "no record" in message
+    assert not (tmp_path / "out/t_train.jsonl").exists()
 
 
 def test_without_a_hub_it_says_so_at_once_or_goes_on_when_asked(tmp_path: Path, run: Callable, rows: list[dict], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip

@@ -111,6 +111,8 @@ def change(path: Path, **values) -> None:
         (lambda d: (d / "adapter_model.safetensors").write_bytes(b"other"), "trained again without `make train`"),
         (lambda d: change(d / runs.IDENTITY, adapter_hash=None), "did not end"),
         (lambda d: change(d / runs.IDENTITY, format=1), "older MedCoT"),
+        (lambda d: (d / runs.IDENTITY).write_text("[]"), "or damaged"),
+        (lambda d: (d / runs.IDENTITY).write_text('{"format": 2}'), "or damaged"),
         (lambda d: (d / "adapter_config.json").unlink(), "no adapter_config.json"),
         (lambda d: (d / runs.IDENTITY).unlink(), "no recipe of yamls/ or examples/"),
     ],
