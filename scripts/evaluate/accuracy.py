@@ -57,6 +57,8 @@ def at_budget(rows: list[dict], budget: str) -> dict[str, Any]:
     for side in dict.fromkeys(row["model"] for row in rows):
         outputs = [row["outputs"][budget] for row in rows if row["model"] == side]
         result[side] |= {name: sum(found["status"] == name for found in outputs) / len(outputs) for name in STATUSES}
-        for name in ("cut", "forced", "closed", "thought_tokens"):
+        for name in ("cut", "forced", "thought_tokens"):
             result[side][name] = sum(found[name] for found in outputs) / len(outputs)
+        thinking = [found["closed"] for found in outputs if found["opened"] or found["thought_tokens"]]
+        result[side]["closed"] = sum(thinking) / len(thinking) if thinking else None
     return result

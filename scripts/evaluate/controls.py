@@ -52,7 +52,7 @@ def shuffled_answers(
     low, high = np.quantile(chance, [0.0005, 0.9995])
     accuracy = float(np.mean(right))
     values = {"accuracy": accuracy, "low": low, "high": high, "mean": np.mean(chance)}
-    detail = "accuracy falls to {accuracy}; random deals give {mean} on average, 99.9% of them {low} to {high}"
+    detail = "dealt anew, accuracy is {accuracy}; random deals give {mean} on average, 99.9% of them {low} to {high}"
     figures = {key: f"{100 * value:.1f}%" for key, value in values.items()}
     return _outcome(name, bool(low - 1e-9 <= accuracy <= high + 1e-9), detail, len(rows), figures)
 

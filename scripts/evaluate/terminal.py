@@ -40,7 +40,7 @@ def tell_amount(settings: Settings, minutes: float, speed: float) -> None:
     """How much is asked, about how long it takes at ``speed`` (tokens/s), and which differences could show."""
     items = f"up to {counted(settings.limit, 'item')}" if settings.limit else "all items"
     budgets = ", ".join(map(str, settings.budgets))
-    takes = "under a minute" if minutes < 1 else f"about {minutes:.0f} minutes"
+    takes = "under a minute" if minutes < 1 else f"about {counted(round(minutes), 'minute')}"
     print(
         f"{', '.join(path.stem for path in settings.benchmarks)}: {items} each, thinking budgets {budgets} tokens, "
         f"answers {settings.answer_tokens}; {takes} at {speed:.0f} tokens/s",

@@ -16,7 +16,7 @@ def scored(side: str, i: int, right: bool) -> dict[str, Any]:
     output = {"text": ATTACK, "letter": "A" if right else "B", "status": "read", "cut": False, "forced": False}
     row = {"task": "bench", "id": f"q{i}", "lang": "en", "seed": 42, "model": side, "form": "own"}
     row |= {"question": f"{i}? {ATTACK}", "options": {"A": "fever", "B": "cough"}, "answer_idx": "A"}
-    return row | {"outputs": {"64": output | {"closed": True, "thought_tokens": 9}}}
+    return row | {"outputs": {"64": output | {"closed": True, "opened": True, "thought_tokens": 9}}}
 
 
 def record(side: str, i: int, nats: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_the_prompt_asks_for_the_line_that_the_reader_reads(tmp_path, lang):
 
 def row(i: int, seed: int, side: str, right: bool, status: str = "read") -> dict:
     output = {"letter": "A" if right else None, "status": status if right else "unparsed", "cut": False}
-    output |= {"forced": False, "closed": True, "thought_tokens": 5, "answer_tokens": 1}
+    output |= {"forced": False, "closed": True, "opened": True, "thought_tokens": 5, "answer_tokens": 1}
     about = {"task": "t", "id": i, "seed": seed, "model": side, "lang": "en", "answer_idx": "A"}
     return {**about, "options": {"A": "x", "B": "y"}, "outputs": {"8": output}}
 

@@ -121,7 +121,7 @@ def test_settings_stand_once_where_results_share_them(folder):
 def test_a_model_that_answers_at_once_has_no_share_of_ended_thoughts(tmp_path):
     rows = [scored(side, i, False) for side in ("base", "tuned") for i in range(24)]
     for row in rows[:24]:
-        row["outputs"]["64"] |= {"closed": True, "thought_tokens": 0}
+        row["outputs"]["64"] |= {"opened": False, "thought_tokens": 0}
     text = reported(write_results(tmp_path, rows, only=("accuracy",)))
     base, tuned = (line for line in text.splitlines() if line.startswith("| bench | 50.0% |"))
     assert base.endswith("| – |")
