@@ -63,7 +63,7 @@ def serve_webchat(settings: dict[str, Any], args: argparse.Namespace) -> None:
     """LLaMA-Factory's WebChat until it is interrupted."""
     with hosting.without_proxies():
         from scripts.chat.webchat import create_page
-    with loading(settings["model_name_or_path"]):
+    with loading(settings.get("adapter_name_or_path") or settings["model_name_or_path"]):
         page = create_page(settings)
     hosting.run_page(page, args.host, args.port, args.key)
 

@@ -6,6 +6,7 @@ and ``repetition_penalty``. What it cannot do it refuses with a reason. It logs 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -14,7 +15,8 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi import Request as HttpRequest
-from fastapi.responses import StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from scripts.chat.engine import Engine
@@ -22,8 +24,10 @@ from scripts.chat.hosting import SameSite
 from scripts.chat.thinking import Spent, split
 from scripts.common import NOTICE
 
-UNSUPPORTED = ("tools", "functions", "stop", "logprobs", "presence_penalty", "frequency_penalty", "response_format")
+UNSUPPORTED = ("tools", "functions", "stop", "logprobs", "top_logprobs", "logit_bias", "seed", "response_format")
+UNSUPPORTED += ("presence_penalty", "frequency_penalty")
 RULES = ("system", "developer")
+LOOK = 0.5  # seconds between two looks whether the client is still there
 
 
 class Message(BaseModel):
@@ -33,20 +37,24 @@ class Message(BaseModel):
     content: str | list[dict[str, Any]] | None = None
 
     def text(self) -> str:
-        """Its text; 400 for pictures and sounds."""
+        """Its text; 400 for pictures and sounds, and for what no text can be."""
         parts = self.content if isinstance(self.content, list) else [{"type": "text", "text": self.content}]
-        if any(part.get("type") != "text" for part in parts):
+        texts = [part.get("text") or "" for part in parts]
+        if any(part.get("type") != "text" for part in parts) or not all(isinstance(text, str) for text in texts):
             raise HTTPException(400, "this model reads text only")
-        return "".join(part.get("text") or "" for part in parts)
+        try:
+            return "".join(texts).encode().decode()
+        except UnicodeEncodeError as error:
+            raise HTTPException(400, f"content is no text: {error.reason}") from error
 
 
 class Asked(BaseModel, extra="allow"):
     """The body of a request."""
 
     messages: list[Message]
-    stream: bool = False
+    stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    n: int | None = Field(None, le=1)
+    n: int | None = Field(None, ge=1, le=1)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
@@ -56,7 +64,8 @@ class Asked(BaseModel, extra="allow"):
 
     def prompt(self, engine: Engine) -> list[int]:
         """Tokens; 400 unless user and assistant take turns, the user last, and for what the engine cannot do."""
-        if refused := [name for name in UNSUPPORTED if self.model_extra.get(name)]:
+        asked = {name: value for name, value in self.model_extra.items() if value and value != {"type": "text"}}
+        if refused := [name for name in UNSUPPORTED if name in asked]:
             raise HTTPException(400, f"not supported here: {', '.join(refused)}")
         system = "\n\n".join(message.text() for message in self.messages if message.role in RULES)
         turns = [message for message in self.messages if message.role not in RULES]
@@ -88,6 +97,25 @@ async def answer_parts(engine: Engine, prompt: list[int], asked: Asked, spent: S
                 yield {field: value.removeprefix(sent[field])}
                 sent[field] = value
     yield {"finish_reason": finish}
+
+
+async def whole(parts: AsyncIterator[dict[str, str]], request: HttpRequest) -> dict[str, str]:
+    """An answer's fields, once it is whole; a client that leaves before ends it."""
+
+    async def collect() -> dict[str, str]:
+        said = {"reasoning_content": "", "content": "", "finish_reason": ""}
+        async for part in parts:
+            for field, piece in part.items():
+                said[field] += piece
+        return said
+
+    collecting = asyncio.create_task(collect())
+    while not collecting.done():
+        await asyncio.wait([collecting], timeout=LOOK)
+        if not collecting.done() and await request.is_disconnected():
+            collecting.cancel()
+            raise HTTPException(499, "the client has left")
+    return collecting.result()
 
 
 def usage(spent: Spent) -> dict[str, int]:
@@ -124,13 +152,19 @@ def create_app(engine: Engine, key: str, loopback: bool) -> FastAPI:
     app = FastAPI(openapi_url=None, dependencies=[Depends(check_key)])
     app.add_middleware(SameSite, loopback=loopback)
 
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: HttpRequest, error: RequestValidationError) -> JSONResponse:
+        """FastAPI's own repeats what was sent, and fails where that has no form in JSON, such as NaN."""
+        said = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors()]
+        return JSONResponse({"detail": "; ".join(said)}, 400)
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         card = {"id": engine.name, "object": "model", "created": 0, "owned_by": "medcot", "notice": NOTICE}
         return {"object": "list", "data": [card]}
 
     @app.post("/v1/chat/completions")
-    async def chat(asked: Asked) -> Any:
+    async def chat(asked: Asked, request: HttpRequest) -> Any:
         spent = Spent()
         parts = answer_parts(engine, asked.prompt(engine), asked, spent)
         about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": engine.name}
@@ -138,11 +172,8 @@ def create_app(engine: Engine, key: str, loopback: bool) -> FastAPI:
             counted = spent if (asked.stream_options or {}).get("include_usage") else None
             stream = events(parts, about | {"object": "chat.completion.chunk"}, counted)
             return StreamingResponse(stream, media_type="text/event-stream")
-        said = {"role": "assistant", "reasoning_content": "", "content": "", "finish_reason": ""}
-        async for part in parts:
-            for field, piece in part.items():
-                said[field] += piece
-        choice = {"index": 0, "finish_reason": said.pop("finish_reason"), "message": said}
+        said = await whole(parts, request)
+        choice = {"index": 0, "finish_reason": said.pop("finish_reason"), "message": {"role": "assistant"} | said}
         return about | {"object": "chat.completion", "choices": [choice], "usage": usage(spent)}
 
     return app

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +21,7 @@ from scripts.common import UserError
 from scripts.train.template import PromptFormat
 
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+COLD = 0.001  # a temperature that is as good as 0, and would make numbers too large
 
 
 class Engine:
@@ -32,7 +34,10 @@ class Engine:
         self.form = PromptFormat(name, loaded.tokenizer, loaded.template, loaded.template.default_system or "")
         self.words = loaded.template.thought_words
         # Answers at once; more wait. None are batched, so that more of them would only share the speed.
-        self.places = asyncio.Semaphore(int(os.environ.get("MAX_CONCURRENT", "2")))
+        places = os.environ.get("MAX_CONCURRENT", "2")
+        if not places.isdecimal() or not int(places):
+            raise UserError(f"MAX_CONCURRENT is {places!r}, expected a number from 1 on")
+        self.places = asyncio.Semaphore(int(places))
 
     def prompt(self, turns: list[dict[str, str]], system: str | None = None) -> list[int]:
         """Tokens of a conversation that ends with a question, as in training; ValueError where it is too long.
@@ -51,10 +56,14 @@ class Engine:
             told.append({"role": turn["role"], "content": text})
         told.append({"role": "assistant", "content": ""})
         ids = self.form.template.encode_oneturn(tokenizer, told, system or None)[0]
-        most = getattr(self.model.config, "max_position_embeddings", len(ids) + 1)
-        if len(ids) >= most:
-            raise ValueError(f"the conversation has {len(ids)} tokens, the model takes {most}")
+        if len(ids) >= self.longest:
+            raise ValueError(f"the conversation has {len(ids)} tokens, the model takes {self.longest}")
         return ids
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a conversation and its answer that the model takes."""
+        return getattr(self.model.config, "max_position_embeddings", sys.maxsize)
 
     def answer(self, prompt: list[int], asked: dict[str, Any], spent: Spent) -> AsyncIterator[str]:
         """The text of an answer in pieces, thought words included; EOFError where a limit cuts it off.
@@ -77,6 +86,7 @@ class Engine:
         async with self.places:
             streamer = AsyncTextIteratorStreamer(self.form.tokenizer, skip_prompt=True, skip_special_tokens=True)
             config = self.settings(asked)
+            config.max_new_tokens = max(1, min(config.max_new_tokens, self.longest - len(ids)))
             threading.Thread(target=self._generate, args=(ids, config, streamer, spent), daemon=True).start()
             try:
                 async for piece in streamer:
@@ -94,7 +104,7 @@ class Engine:
         """The recipe's settings with those that were asked for; temperature 0 is greedy."""
         told = {name: asked.get(name) for name in SAMPLING}
         values = {name: self.defaults.get(name) if value is None else value for name, value in told.items()}
-        if values["temperature"] and self.defaults["do_sample"]:
+        if values["temperature"] > COLD and self.defaults["do_sample"]:
             values["do_sample"] = True
         else:
             values = {name: values[name] for name in ("max_new_tokens", "repetition_penalty")} | {"do_sample": False}

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.common import ROOT, UserError, load_recipe, look_for_hub
+from scripts.common import ROOT, UserError, load_recipe, look_for_hub, read_json
 from scripts.train.preflight import mistyped
-from scripts.train.run import newest_adapter, read_run
+from scripts.train.run import IDENTITY, newest_adapter, read_run
 
 SAMPLING = str(ROOT / "yamls/webchat.yaml")  # where no recipe is named, the run's settings with this one's sampling
 SAMPLING_KEYS = ("infer_backend", "trust_remote_code", "do_sample", "temperature", "top_p", "max_new_tokens")
+LIMITS = {"temperature": (0, 100), "top_p": (0.001, 1), "repetition_penalty": (0.01, 100), "max_new_tokens": (1, 1e6)}
 FILES = {"model_name_or_path": "config.json", "adapter_name_or_path": "adapter_config.json"}
 
 
@@ -26,23 +27,34 @@ def read_settings(arguments: list[str]) -> dict[str, Any]:
         if "=" not in override:
             raise UserError(f"found {override!r}, expected a recipe (….yaml) or KEY=VALUE, e.g. temperature=0.7")
     settings = load_recipe(recipe, overrides, ("model_name_or_path", "template"))
+    if settings.get("do_train"):
+        raise UserError(
+            f"{recipe} is a recipe for training; name one for chatting, or none for the run that ended last"
+        )
     if not named:
         kept = {*SAMPLING_KEYS, *(override.partition("=")[0] for override in overrides)}
-        settings = last_run() | {key: settings[key] for key in kept}
+        own = settings["adapter_name_or_path"] if "adapter_name_or_path" in kept else None
+        settings = settings_of(own) | {key: settings[key] for key in kept}
     check_files(settings)
+    if named:
+        check_adapter(settings)
     return settings
 
 
 def check_values(settings: dict[str, Any]) -> None:
     """Raise UserError for a value of the wrong kind, such as a quoted number. It imports LLaMA-Factory: 20 seconds."""
-    if wrong := mistyped(settings):
+    wrong = mistyped(settings)
+    for key, (least, most) in LIMITS.items():
+        value = settings.get(key)
+        if isinstance(value, int | float) and not least <= value <= most:
+            wrong.append(f"{key} is {value}, expected {least} to {most}")
+    if wrong:
         raise UserError("; ".join(wrong))
 
 
-def last_run() -> dict[str, Any]:
-    """Model, adapter, template and precision of the run that ended last, as it was trained."""
-    adapter = newest_adapter("name a recipe: RECIPE=…")
-    run = read_run(adapter)
+def settings_of(adapter: str | None) -> dict[str, Any]:
+    """Model, adapter, template and precision of a run, as it was trained; without a name, the run that ended last."""
+    run = read_run(adapter or newest_adapter("name a recipe: RECIPE=…"))
     precision = run["precision"]
     settings = {"model_name_or_path": run["model"]["name"], "adapter_name_or_path": run["adapter"]}
     settings |= {"template": run["template"], "default_system": run["system"], "enable_thinking": run["thinking"]}
@@ -51,8 +63,20 @@ def last_run() -> dict[str, Any]:
         settings |= {"quantization_method": "bnb", "quantization_bit": precision["bits"]}
         settings |= {"quantization_type": precision["type"], "double_quantization": precision["double"]}
     assumed = ", its recipe assumed" if run["assumed"] else ""
-    print(f"the run that ended last: {run['adapter']} (template {run['template']}{assumed}); RECIPE=FILE takes another")
+    which = "the run" if adapter else "the run that ended last"
+    print(f"{which}: {run['adapter']} (template {run['template']}{assumed}); RECIPE=FILE takes another")
     return settings
+
+
+def check_adapter(settings: dict[str, Any]) -> None:
+    """Raise UserError where an adapter was trained with another template or base model than a recipe names for it."""
+    adapter = settings.get("adapter_name_or_path")
+    if not adapter or not Path(adapter, IDENTITY).is_file():
+        return
+    run = read_json(Path(adapter, IDENTITY))
+    for key, own in (("template", run["template"]), ("model_name_or_path", run["model"]["name"])):
+        if own.rpartition("/")[2] != settings[key].rpartition("/")[2]:  # a folder may have moved
+            raise UserError(f"{adapter} was trained with {key} {own}, found {settings[key]}: give its own, {key}={own}")
 
 
 def check_files(settings: dict[str, Any]) -> None:

@@ -57,7 +57,8 @@ def post(engine: Any, path: str = "/v1/chat/completions", key: str = "", method:
         transport = httpx.ASGITransport(create_app(engine, key, loopback=True))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
             body = {"temperature": 0, "messages": [{"role": "user", "content": QUESTION}]} | options
-            return await client.request(method, path, json=body, headers=headers)
+            headers["Content-Type"] = "application/json"
+            return await client.request(method, path, content=json.dumps(body), headers=headers)
 
     return asyncio.run(go())
 
@@ -135,7 +136,16 @@ def test_the_closed_thought_is_encoded_as_a_whole_text(qwen):
     ],
 )
 def test_messages_of_todays_clients_are_taken(qwen, messages):
-    answer = post(qwen, messages=messages, max_completion_tokens=5, n=1, stop=None, user="x", store=False)
+    answer = post(
+        qwen,
+        messages=messages,
+        max_completion_tokens=5,
+        n=1,
+        stop=None,
+        user="x",
+        store=False,
+        **{"stream": None, "response_format": {"type": "text"}},
+    )
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["completion_tokens"] == 5
 
@@ -149,9 +159,16 @@ def test_messages_of_todays_clients_are_taken(qwen, messages):
         ({"messages": [{"role": "user", "content": "fever " * 40_000}]}, 400, "tokens, the model takes"),
         ({"stop": ["warm"]}, 400, "not supported here: stop"),
         ({"tools": [{"type": "function"}]}, 400, "not supported here: tools"),
-        ({"n": 2}, 422, "n"),
-        ({"temperature": -1}, 422, "temperature"),
-        ({"max_tokens": 0}, 422, "max_tokens"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, 400, "text"),
+        ({"messages": [{"role": "user", "content": "half \ud83d"}]}, 400, "no text"),
+        ({"n": 2}, 400, "n"),
+        ({"n": 0}, 400, "n"),
+        ({"seed": 3}, 400, "not supported here: seed"),
+        ({"logit_bias": {"5": 1}}, 400, "not supported here: logit_bias"),
+        ({"response_format": {"type": "json_object"}}, 400, "not supported here: response_format"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": float("nan")}, 400, "temperature"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
     ],
 )
 def test_what_it_cannot_do_is_refused_with_a_reason(qwen, options, status, message):
@@ -168,7 +185,12 @@ def test_only_the_key_and_this_host_open_it(qwen):
     models = post(qwen, **paths, headers=good)
     assert models.json()["data"][0]["id"] == "medcot"
     assert "research only" in models.text
-    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example:8000"}, {"Origin": "null"}):
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Host": "evil.example:8000"},
+        {"Origin": "null"},
+        {"Host": "[::1"},
+    ):
         answer = post(qwen, **paths, headers=good | headers)
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
@@ -196,6 +218,42 @@ def test_temperature_zero_is_greedy_whatever_the_models_file_says(qwen):
     assert said[0] == said[1] == said[2]
     hot = [post(qwen, messages=unknown, max_tokens=20, temperature=3).json()["choices"] for _ in range(4)]
     assert len({json.dumps(each) for each in hot}) > 1
+
+
+@pytest.mark.parametrize("limit", [5000, 10**30])
+def test_an_answer_ends_where_the_model_does(qwen, limit, monkeypatch):
+    prompt = qwen.prompt([{"role": "user", "content": QUESTION}])
+    monkeypatch.setattr(qwen.model.config, "max_position_embeddings", len(prompt) + 7)
+    answer = post(qwen, max_tokens=limit).json()
+    assert answer["usage"]["total_tokens"] == len(prompt) + 7
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_temperature_near_zero_is_zero(qwen):
+    assert post(qwen, temperature=1e-320).json()["choices"] == post(qwen, temperature=0).json()["choices"]
+
+
+def test_a_client_that_leaves_an_answer_that_is_not_streamed_ends_it(qwen, monkeypatch):
+    from scripts.chat import api
+
+    monkeypatch.setattr(api, "LOOK", 0.01)
+    spent = Spent()
+
+    class Gone:
+        async def is_disconnected(self) -> bool:
+            return spent.new > 2
+
+    async def leave() -> int:
+        asked = api.Asked(messages=[{"role": "user", "content": "An unknown question?"}], max_tokens=250)
+        with pytest.raises(api.HTTPException, match="left"):
+            await api.whole(api.answer_parts(qwen, asked.prompt(qwen), asked, spent), Gone())
+        await asyncio.sleep(0.5)
+        before = spent.new
+        await asyncio.sleep(0.3)
+        return spent.new - before
+
+    assert asyncio.run(leave()) == 0
+    assert spent.new < 240
 
 
 def test_a_failing_answer_ends_and_one_that_is_left_stops(qwen, monkeypatch):

@@ -15,7 +15,7 @@ import yaml
 from scripts.chat import settings as chat_settings
 from scripts.chat.hosting import preferred
 from scripts.chat.settings import check_values, read_settings
-from scripts.common import ROOT, UserError
+from scripts.common import ROOT, UserError, write_json
 from scripts.train import run as runs
 from tests.processes import free_port
 
@@ -47,6 +47,8 @@ def written(tmp_path: Path, **more: object) -> str:
         ({"temperature": "0.7"}, [], "temperature is '0.7', expected a valid number: write it without quotes"),
         ({"quantization_bit": "4"}, [], "quantization_bit is '4', expected a valid integer"),
         ({}, ["default_system=Answer in X: briefly"], "default_system is {.*quote a text"),
+        ({"temperature": -1}, [], "temperature is -1, expected 0 to"),
+        ({"do_train": True}, [], "is a recipe for training; name one for chatting"),
         ({}, ["temperatur"], "found 'temperatur', expected a recipe .* or KEY=VALUE"),
     ],
 )
@@ -54,6 +56,25 @@ def test_what_cannot_be_is_one_line_before_anything_is_loaded(more, overrides, m
     with pytest.raises(UserError, match=message) as caught:
         check_values(read_settings([written(tmp_path, **more), *overrides]))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [
+        ({"template": "qwen3", "model": {"name": "org/name"}}, "template qwen3, found qwen"),
+        ({"template": "qwen", "model": {"name": "org/other"}}, "model_name_or_path org/other, found org/name"),
+        ({"template": "qwen", "model": {"name": "/models/name"}}, None),
+    ],
+)
+def test_an_adapter_of_another_base_or_template_is_refused(trained, message, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    write_json(tmp_path / runs.IDENTITY, trained)
+    recipe = written(tmp_path, adapter_name_or_path=str(tmp_path))
+    if message is None:
+        assert read_settings([recipe])["adapter_name_or_path"] == str(tmp_path)
+        return
+    with pytest.raises(UserError, match=message):
+        read_settings([recipe])
 
 
 def test_overrides_count_and_a_hub_id_is_taken(tmp_path):
@@ -72,6 +93,8 @@ def test_without_a_recipe_the_last_run_is_talked_to_as_it_was_trained(template, 
     told |= {"system": "Be: brief", "thinking": True, "precision": precision, "assumed": False}
     monkeypatch.setattr(chat_settings, "newest_adapter", lambda or_else: tmp_path)
     monkeypatch.setattr(chat_settings, "read_run", lambda folder: told)
+    assert read_settings([f"adapter_name_or_path={tmp_path}"])["template"] == template, "a named run's own, no other's"
+    capsys.readouterr()
     found = read_settings(["max_new_tokens=64", "top_k=5"])
     assert (found["template"], found["default_system"], found["adapter_name_or_path"]) == (
         template,
