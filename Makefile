@@ -69,7 +69,7 @@ test-all: setup-dev ## also the slow ones: kills, two processes, browsers
 lint: setup-dev ## ruff check and format
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 
-DEMO := $(wildcard saves/demo* saves/tiny_base results/demo* data/demo data/demo-*)
+DEMO := $(wildcard saves/demo* saves/.demo*.lock saves/tiny_base results/demo* results/.demo*.lock data/demo data/demo-*)
 clean: ## remove what the demo wrote, but for its base model (other runs, prepared data and .venv stay)
 	@echo "removing: $(or $(DEMO),nothing there)"; rm -rf $(DEMO)
 
