@@ -18,6 +18,12 @@ TURN_END = re.compile(
     r"|\n\s*(?:Q|Question|Human|User|Instruction|下一?题|题目|问题|用户|请你?回答)\s*\d*\s*:",
     re.I,
 )
+# A next question that has no such mark: it ends the answer where one was stated.
+NEXT = re.compile(
+    r"\n\W*(?:(?:next |new )?question ?\d*\W*(?:\n|: )|第?\d+题|下一?[题道]|题目? ?\d"
+    r"|\d+[.、] ?(?:[^\n]{1,200}\?|患者|[男女],|某[男女患]|下列|关于|an? \d+[- ](?:year|month|week|day)))",
+    re.I,
+)
 MARKUP = re.compile(r"<eo\w>|[*`$#\"“”‘「」『』]|(?<![a-z])'|'(?![a-z])|\\(?:text\w*|math\w+|rm\b|bf\b|[()\[\]])")
 PLAIN = str.maketrans(
     "選擇項應該為確當還與說題問適誤錯類級組細種備✘✗❌✓✔✅_’", "选择项应该为确当还与说题问适误错类级组细种备xxxxxx '"
@@ -37,8 +43,9 @@ CUE = rf"""(?i: \b(?: ans(?:wer)?s? (?:[ ](?:choice|option|letter|idx|index|key)
         (?:choice|option|selection|response|statement|match|one)s? )\b
       {ABOUT} [)\]}}】]* \s*
       (?:[:=>→]|(?<![A-J])[–—-]|\b(?:(?:would|should|could|must|may|seems?[ ]to|appears?[ ]to)[ ])?(?:is|are|was|be)\b)
-    | \b(?:choose|chose|pick|select|go[ ]with|going[ ]with|opt[ ]for|boxed)\b )
-    | \bnot[ ]\(?[A-J]\)?,?[ ]but\b | 而是
+    | \b(?:choose|chose|pick|select|go[ ]with|going[ ]with|opt[ ]for|boxed|I(?:'?d|[ ]would)[ ](?:say|guess))\b
+    | ^\W*(?:final[ ])?answer[ ](?=(?-i:[A-J])\W*$) )
+    | \bnot[ ]\(?[A-J]\)?,?[ ](?:but|it(?:'s|[ ]is))\b | 而是
     | 答案 | (?<!回)答(?=:) | 回答: | (?:正确|最佳|合适|适当|恰当|(?<!不)符合(?:题意)?)的?(?:选项|选择|一项)
     | (?<![备候误错可])选(?![项题])择? | 改[为成] | (?:的|说法|一项|选项)[是为](?=[ ]?[A-J])"""
 # What may stand between the cue and the letter; "not" is none of these.
@@ -59,18 +66,23 @@ STATEMENT = re.compile(
          (?=\s(?:is|can|could|has|[a-z]+s)\b(?!\s(?:are|were)\b))
          (?![^.\n]*\b(?:no|not|wrong|incorrect|false|excluded|fails|lacks)\b)
        | [只仅]有?(?:选项)? (?P<sole>[A-J]) {ALONE} (?=选?项?(?:符合|正确|满足|成立))
-       | 选项\s*(?P<correct>[A-J]) {ALONE} [^。\n,不非]{{0,20}} 是(?:正确|最[^。\n,]{{1,6}})的?
+       | (?:选项|因此|所以|故)\s*(?P<correct>[A-J]) {ALONE} [^。\n,、不非和A-J]{{0,20}} 是(?:正确|最[^。\n,]{{1,6}})的?
          (?:答案|选项|选择|诊断)""",
     re.X | re.M,
 )
 # A second letter in the same statement: "A, C", "C or D", "C) Doxycycline and D) Vancomycin".
-JOINT = r"(?:[,、/&+;]|\b(?:and|or|also)\b|[和及与]|或者?|还是|,?也可能是|[)\]】](?=\s*[(\[【]))"
+JOINT = (
+    r"(?:[,、/&+;]|\b(?:and|or|also)\b(?:\ (?:choose|pick|select)\b)?|[和及与]|或者?选?|还是|,?也可能[是选为]?"
+    r"|[)\]】](?=\s*[(\[【]))"
+)
 AGAINST = r"[^。\n]*(?:[不错无]|排除|耐药|\b(?:wrong|incorrect)\b)"  # said about that second letter
 ANOTHER = re.compile(
-    rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+ (?:option\s+|选项)? [(\[【]* [A-J] {ALONE}
+    rf"""(?:\s*\([^()\n]{{1,40}}\))? [\s()\]}}.:】]* (?:{JOINT}\s*)+
+         (?:option\s+|选项|\\boxed{{)? [(\[【]* [A-J] {ALONE}
          (?!\s*(?:is|was|does|can|has|选?项?[错不]))
        | [).:,、] (?!\s*[A-J][,、])
-         (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is)\b)[^\n.;。,(]){{0,80}}?
+         (?:(?!\b(?:because|since|as|not|while|whereas|rather|unlike|but|is|other|wrong|incorrect)\b)
+            [^\n.;。,(]){{0,80}}?
          (?:,?\s*\b(?:and(?:\ also)?|or|as\ well\ as)\b|[和或及、,;]) \s* (?:option\s+)? [(\[]? [A-J][).:,、]
          (?!{AGAINST})
        | [ ]?(?=[\u4e00-\u9fff]) [^\n.,;。(]{{1,40}}? (?:[和或及与、](?:选项)?|[,;](?![A-J]选?项)) [ ]?[A-J] {ALONE}
@@ -87,13 +99,51 @@ EXPLAINS = re.compile(r"[:;。!]\s*\w|\.\s+\w")  # in an option's line: more tha
 LETTER = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
 # What makes a statement none: a condition or an example, a denial, a question, a correction after it.
 UNSAID = re.compile(
-    r"(?:\b(?:if(?! (?:i|we) (?:had|have|must))|unless|e\.g)\b|如果(?!必须|只能)|若|假如|例如|比如)"
-    r"(?:(?!\b(?:therefore|thus|so|hence)\b|因此|所以|故)[^.。\n])*$"
+    r"(?:\b(?:if(?! (?:i|we) (?:had|have|must))|unless|e\.g|(?-i:Had|Were|Should))\b"
+    r"|如果(?!必须|只能)|如[为是系有遇]|若|假[如设]|例如|比如)(?:(?!\b(?:therefore|thus|so|hence)\b|因此|所以|故)[^.。?\n])*$"
+    # somebody else's choice
+    r"|\b(?:many|some|others?|students|candidates|examinees|takers|people|tempt\w+)"
+    r"(?: (?!(?:i|we|should|must|the|this)\b)[\w'-]+){0,4} $"
+    r"|(?:考生|同学|[多少分]学生|[多少有]人(?!工))[^.。,\n故]{0,8}$"
     r"|(?:\b(?:not|never|cannot)|n't|[不勿别未没](?:应该?|能|可以?|会|要|宜|该|建议)?)\s*(?:to |be |the )*$",
     re.I,
 )
 NOT_IT = re.compile(r"[\s)\]]*(?:\?|吗|(?:is|was) (?:not|incorrect|wrong)\b)", re.I)
+# After an answer, what is said of other patients or of the wrong answers is none either.
+REMARK = re.compile(
+    r"(?:^|[.\n!?;:])\s*(?:(?:but|however|note)\W+)?"
+    r"(?:when (?!we|i\b|consid|compar)|(?:in|for|among|with) (?!the |our |her |his )"
+    r"[^.\n?]*(?<![a-z])(?:patients|children"
+    r"|infants|neonates|adults|adolescents|women|men|people|individuals|those|pregnan\w+|elderly)\b)"
+    r"(?![^.\n?]*\b(?:this|these|such)\b)[^.\n?]*$"
+    r"|(?:(?:对|当)(?!于?[该此本这])[^.。,\n]{1,15}[者时]|[^患前后两二]者|孕妇|儿童|小儿|老年人|人群)[,宜应可则首当需改]*$",
+    re.I,
+)
+WRONG_ONES = re.compile(
+    r"(?:(?:错误|干扰|其[他余它])的?答案|(?:干扰|其[他余它])的?选项"
+    r"|\b(?:incorrect|wrong|false|other|remaining) (?:answers|choices))"
+    r"(?:[\W是为有]|are)*[A-J ]+$",
+    re.I,
+)
 TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|no)[,:]|等一下|不对(?!称)|哦不|更正", re.I)
+DENIES = re.compile(
+    r"\b(?:not|no|neither|nor|incorrect|wrong|rule|less|except|(?:eliminat|exclud|unlike)\w*)\b|n't|非|没有|错|排除|除了"
+    r"|不(?:是|对|正确|准确|符合|合适|适|恰当|当|应|宜|能|可|会|选|考虑|支持|属|成立|如)",
+    re.I,
+)
+# A second thought that names another letter.
+CORRECTS = re.compile(
+    rf"""(?:^|[.。!?\n;:,]) \s* (?i:(?:but|well|oh|however|and),?\ )?
+      (?: (?i:actually\b|hmm+\b|sorry\b|scratch\b|on\ (?:second|closer|further|reflection|reconsid|re-?exam)
+          |let\ me\ (?:re|corr)|i\ (?:made|meant|mis|take|was\ wrong|stand))
+        | 不, | 抱歉 | 其实 | [我让们]*(?:再|仔细|重新|转念)一?[想考思看] )
+      [^\n]{{0,100}}? (?<![A-Za-z])(?P<strong>[A-J]) {ALONE} (?![^\n.。]{{0,80}}?(?i:{DENIES.pattern}))
+    | (?:^|[.。!?\n;]) \s* (?:(?i:however|but|yet)\b|但|不过|然而)
+      [^\n.。]{{0,100}}? (?<![A-Za-z])(?P<weak>[A-J]) {ALONE}
+      (?=[^\n.。]{{0,30}}(?:\b(?:better|instead|best|more|most|stronger)\b|[更最]))
+      (?![^\n.。]{{0,80}}?(?:(?i:{DENIES.pattern})|\b(?:in|for|if|when|unless)\b))""",
+    re.X,
+)
 # The weaker forms: a sentence that is a letter, a line that begins with one, an option named in a conclusion.
 BARE = re.compile(
     r"""\W* (?:(?i:so|only|therefore|thus|hence|conclusion|i[ ]think|it(?:'s|[ ]is|[ ]must[ ]be|[ ]would[ ]be)
@@ -109,13 +159,15 @@ LABEL = re.compile(rf"(?<![A-Za-z0-9.])([A-J]) {ALONE} \s*(?:[):、】\]](?![A-J
 NO_OPTION = r"(?!因子|受体|选择素|聚体|花环|试验|[臂区带线环管瓣酶药液]|病毒|症状|患者|医生|选?项|[^\n]*[不错非没无])"
 GLUED = rf"{ALONE} {NO_OPTION} (?=[\u4e00-\u9fff]{{2,15}}(?:\([^()]*\))?。?\s*$)"
 LINE = re.compile(
-    rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}|([A-J])(?:[\s,]+(?=[\u4e00-\u9fff])|{GLUED}))", re.X
+    rf"[^\w\n]*(?:(?i:option)\s|选项\s*)?(?:{LABEL.pattern}"
+    rf"|([A-J])(?:[\s,]+(?=[\u4e00-\u9fff])|[ ][–—-][ ](?=\w)|{GLUED}))",
+    re.X,
 )
 JUDGED = re.compile(rf"{LINE.pattern}[^\n,.;:。(]{{0,30}}?(?:不正确|错误|(?i:\b(?:incorrect|wrong|false)\b))", re.X)
 NAMED = re.compile(
     rf"""{NO_KIND} (?:\b(?:is|be|option|choice)\s|[:是为]|选项|^)\s*[(\[【]?([A-J]) {ALONE} (?=\s*[.):】\]]|$)
        | (?:(?i:option)\s+|选项)([A-J]){ALONE} | (?<!ptions[ ])\(([A-J])\) | (?<![A-Za-z])([A-J])\s*选?项
-       | \b([A-J])(?=\s+is\s+(?:correct|right)$)""",
+       | \b([A-J])(?=\s+is\s+(?:correct|right)$) | ,\s([A-J])(?=\s+is\s+(?:the\s+)?(?:most\s+likely|best)$)""",
     re.X,
 )
 SENTENCE_END = re.compile(
@@ -126,11 +178,6 @@ CONCLUDES = re.compile(
     r"\b(?:best|most|correct|right|likely|therefore|thus|so|hence|would be|should|choose|settle|answer|choice|closest"
     r"|match(?:es)?|corresponds)\b|\((?:option|选项) ?[A-J]\)\W*$"
     r"|[最故应宜]|正确|首选|因此|所以|综上|诊断|选择|答案",
-    re.I,
-)
-DENIES = re.compile(
-    r"\b(?:not|no|neither|nor|incorrect|wrong|rule|less|except|(?:eliminat|exclud|unlike)\w*)\b|n't|非|没有|错|排除|除了"
-    r"|不(?:是|对|正确|准确|符合|合适|适|恰当|当|应|宜|能|可|会|选|考虑|支持|属|成立|如)",
     re.I,
 )
 # What it may deny all the same, where the question asks for what is wrong: "Therefore, the incorrect one is C."
@@ -198,12 +245,19 @@ def _stated(answer: str, sentences: list[str], options: str) -> set[str] | None:
     """The letters of the last statement of an answer; None without one. A first or last sentence may be a letter."""
     bare = [BARE.fullmatch(sentence) for sentence in sentences]
     found = [(0, bare[0][1])] if bare and bare[0] else []
-    unsaid = False
+    unsaid, before, joint = False, 0, 0
     for statement in STATEMENT.finditer(answer):
         start = statement.start("listed") if statement["listed"] else statement.start()
         end = statement.end()
         letter = next(filter(None, statement.groups()))
-        if UNSAID.search(answer[max(0, start - 200) : start]) or NOT_IT.match(answer, end):
+        if found and NEXT.search(answer, before, start):
+            bare = []
+            break
+        before = end
+        said = answer[max(0, start - 200) : start]
+        if found and (start < joint or REMARK.search(said) or WRONG_ONES.search(said + statement[0])):
+            continue
+        if UNSAID.search(said) or NOT_IT.match(answer, end):
             unsaid = True
             continue
         if statement["judged"] and (found or LINE.match(answer)) and ONLY_THEN.match(answer, end):
@@ -215,18 +269,33 @@ def _stated(answer: str, sentences: list[str], options: str) -> set[str] | None:
             found.append((list_end, letter + more))
             continue
         another = ANOTHER.match(answer, end)
-        label = LABEL.search("\n".join(answer[end : end + 500].split("\n", 2)[:2]))
-        in_a_row = label and ord(label[1]) == ord(letter[0]) + 1
-        if in_a_row and (not another or ";" in another[0]):
+        rest = answer[end : end + 2000].split("\n", 6)[:6]
+        if "\n" in statement[0]:
+            rest = [" ".join(rest[:2])]
+        if (not another or ";" in another[0]) and _in_a_row(rest, letter[0]):
             continue  # options in a row, such as the question said again
-        found.append((end, letter + "".join(LETTER.findall(another[0]) if another else "")))
+        joint = another.end() if another else end
+        found.append((joint, letter + "".join(LETTER.findall(another[0]) if another else "")))
     last = "".join(one[1] for one in takewhile(bool, reversed(bare)))
     if last and not (found and found[-1][0] == len(answer)):
         found.append((len(answer), last))
     if not found:
         return set() if unsaid else None
     end, letters = found[-1]
-    return set() if TAKEN_BACK.search(answer, end) else set(re.findall("[A-J]", letters.upper()))
+    chosen = set(re.findall("[A-J]", letters.upper()))
+    other = any(set(filter(None, doubt.groups())) - chosen for doubt in CORRECTS.finditer(answer, end))
+    return set() if other or TAKEN_BACK.search(answer, end) else chosen
+
+
+def _in_a_row(lines: list[str], letter: str) -> bool:
+    """The next option follows a stated letter: in its line, or below the first the others, their texts alone."""
+    label = LABEL.search("\n".join(lines[:2])[:500])
+    if label and label.start() < len(lines[0]):
+        return ord(label[1]) == ord(letter) + 1
+    items = [item.string[item.end() :] for item in takewhile(bool, map(LABEL.search, lines[1:]))]
+    return (
+        letter == "A" and bool(re.search(r"\w", lines[0])) and len(items) > 1 and not all(map(EXPLAINS.search, items))
+    )
 
 
 def _listed_below(answer: str, end: int) -> tuple[str, int]:

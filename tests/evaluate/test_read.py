@@ -169,6 +169,46 @@ READ = [
     "Answer:\nC. Doxycycline\nI think the rash decides.",
     "Answer:\nC. Doxycycline\nE. coli would need another drug.",
     "Answer:\nC\nA patient with this rash needs it at once.",
+    # the next option explained below the answer
+    "Answer: C) Doxycycline\nD) Vancomycin is an alternative",
+    "The correct answer is **C) Doxycycline**.\nD) Vancomycin would be second-line.",
+    "答案：C. 多西环素\nD. 溶栓已超过时间窗。",
+    "Answer: C\nD: wrong because of the heart\nE: wrong because of age",
+    "正确答案是C. 多西环素。\nD. 万古霉素：禁忌。\nE. 头孢曲松：起效慢。",
+    # what is said of other patients, by other people, of the other options
+    "The answer is C. Had the patient been pregnant, the answer would be A.",
+    "The answer is C. Were this viral, the answer would be A.",
+    "The answer is C. In penicillin-allergic patients, choose D.",
+    "The answer is C. For patients allergic to penicillin, the best option is D.",
+    "Answer: C. When renal function is impaired, choose A.",
+    "Answer: B. In this patient, however, the answer is C.",
+    "答案为C。对青霉素过敏者选D。",
+    "答案：C\n\n补充：如为儿童患者，首选为A。",
+    "答案：B。对该患者应选C。",
+    "The answer is C. Many students choose B because they confuse the two.",
+    "The answer is C. One might be tempted to choose B, but it is wrong.",
+    "答案：C。许多考生会选B。",
+    "Correct answer: C\nIncorrect answers: A, B, D",
+    "Answer: C\nWrong answers: A, B and D",
+    "Answer: C. The other answers are A, B, and D which are distractors.",
+    "答案：C。错误答案：A、B、D",
+    "答案：B\n再看题意，错误的选项是C。",
+    "Answer: C\n\nHowever, A is better in children.",
+    "Answer: C\n\nActually B is wrong, as it does not cover it.",
+    # a next question without a mark
+    "Answer: C\n\n### Question 2\n...\n\nAnswer: A",
+    "Answer: C\n\n2. A 45-year-old man has a cough.\n\nAnswer: A",
+    "答案：C\n\n2. 患者男，45岁……\n答案：B",
+    "答案：C\n下一题\n答案：B",
+    "Answer: B\n\n1. The rash.\n2. The fever.\n\nAnswer: C",
+    "### Question 1\nA rash?\n\nAnswer: C",
+    # plain, if rare
+    "因此C是最佳选项。",
+    "So it's not A, it's C.",
+    "C - Doxycycline",
+    "Answer C",
+    "Thus, C is most likely.",
+    "If I had to guess, I'd say C.",
 ]
 SEVERAL = [
     "The answer is either C (8 mg) or D (11 mg).",
@@ -220,6 +260,9 @@ SEVERAL = [
     "正确答案是B、阿奇霉素和D、万古霉素",
     "正确答案是A. 阿莫西林；C. 多西环素",
     "The correct answers are A, amoxicillin, and C, doxycycline.",
+    r"\boxed{A} and \boxed{C}",
+    "可能选B，也可能选C。",
+    "选B或选C。",
 ]
 NONE = [
     "The correct answer is:\nC = lisinopril, D = amlodipine is not among the options.",
@@ -300,6 +343,17 @@ NONE = [
     "The answer is J.",  # not among five letters
     "Answer: B\n\nAnswer: J",
     "I cannot answer this.\n\nQuestion: What is red?\nAnswer: A",
+    "Answer: A. Amoxicillin\nB. Azithromycin\nC. Doxycycline\nD. Vancomycin",  # the options again
+    "Students often pick A.",
+    # an answer and a second thought: which one is not for the reader to say
+    "Answer: B\n\nActually D is better.",
+    "Answer: B. However, on reflection, D is better.",
+    "Answer: B\n\nHmm, on second thought, option D fits better.",
+    "The answer seems to be B. However, given the low C3, option D is better.",
+    "At first glance the answer is B. But the lactate suggests C instead.",
+    "答案：B\n\n不，应该是D。",
+    "答案：B\n\n我再想想，D更合适。",
+    "答案：B\n仔细一想，还是D更好。",
 ]
 
 
@@ -384,7 +438,18 @@ PIECES = [
     "best option of the ",
     "答案是",
 ]
-PIECES += ["A、B、", "(A) ", "A ", "A(", "(", "\n", "1"]
+PIECES += [
+    "A、B、",
+    "(A) ",
+    "A ",
+    "A(",
+    "(",
+    "\n",
+    "1",
+    "Hmm A ",
+    "\nHowever A more ",
+    "2. ",
+]
 
 
 @pytest.mark.parametrize("piece", PIECES)
