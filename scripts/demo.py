@@ -175,8 +175,10 @@ class Demo:
     def tell(self) -> None:
         """The result on the screen: the answers, perplexity, where the report is, what to do next."""
         from scripts.evaluate.forms import WORDS
+        from scripts.evaluate.report import write_report
         from scripts.evaluate.terminal import tell_result
 
+        write_report(self.results)  # once more, with the seconds of the step that wrote it first
         result = read_json(self.results / "answers.json")
         for row in result["answers"]:
             print(answers_in_words(row))
