@@ -193,7 +193,8 @@ def load_recipe(
     try:
         recipe = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(overrides)))
     except Exception as error:  # the YAML and OmegaConf libraries each raise their own kinds
-        raise UserError(f"{path}: not a YAML mapping: {error}") from error
+        said = " ".join(str(error).split())
+        raise UserError(f"{' '.join([path, *overrides])}: not a YAML mapping: {said}") from error
     missing = [key for key in keys if not isinstance(recipe, dict) or not recipe.get(key)]
     if missing:
         raise UserError(f"{path}: expected keys {', '.join(keys)}; missing: {', '.join(missing)}. See yamls/")
