@@ -25,7 +25,8 @@ from scripts.chat.thinking import Spent, split
 from scripts.common import NOTICE
 
 UNSUPPORTED = ("tools", "functions", "stop", "logprobs", "top_logprobs", "logit_bias", "seed", "response_format")
-UNSUPPORTED += ("presence_penalty", "frequency_penalty")
+UNSUPPORTED += ("presence_penalty", "frequency_penalty", "top_k", "min_p")
+NOTHING = (None, False, 0, "", [], {}, {"type": "text"})  # values that ask for nothing
 RULES = ("system", "developer")
 LOOK = 0.5  # seconds between two looks whether the client is still there
 
@@ -39,7 +40,7 @@ class Message(BaseModel):
     def text(self) -> str:
         """Its text; 400 for pictures and sounds, and for what no text can be."""
         parts = self.content if isinstance(self.content, list) else [{"type": "text", "text": self.content}]
-        texts = [part.get("text") or "" for part in parts]
+        texts = ["" if part.get("text") is None else part["text"] for part in parts]
         if any(part.get("type") != "text" for part in parts) or not all(isinstance(text, str) for text in texts):
             raise HTTPException(400, "this model reads text only")
         try:
@@ -55,16 +56,17 @@ class Asked(BaseModel, extra="allow"):
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     n: int | None = Field(None, ge=1, le=1)
-    temperature: float | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     thinking_budget: int | None = Field(None, ge=0)
 
     def prompt(self, engine: Engine) -> list[int]:
         """Tokens; 400 unless user and assistant take turns, the user last, and for what the engine cannot do."""
-        asked = {name: value for name, value in self.model_extra.items() if value and value != {"type": "text"}}
+        asked = {name for name, value in self.model_extra.items() if value not in NOTHING}
+        asked |= {"seed"} if self.model_extra.get("seed") is not None else set()  # 0 is a seed
         if refused := [name for name in UNSUPPORTED if name in asked]:
             raise HTTPException(400, f"not supported here: {', '.join(refused)}")
         system = "\n\n".join(message.text() for message in self.messages if message.role in RULES)

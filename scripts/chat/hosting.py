@@ -62,8 +62,8 @@ def without_proxies() -> Iterator[None]:
 def is_foreign(host: str, origin: str | None, loopback: bool) -> bool:
     """Whether another site's page asks: its Origin is not ours, or its name was re-bound to this machine."""
     try:
-        rebound = loopback and urlsplit(f"//{host}").hostname not in LOOPBACK
-        return rebound or (origin is not None and urlsplit(origin).netloc != host)
+        name = urlsplit(f"//{host}").hostname
+        return (loopback and name not in LOOPBACK) or (origin is not None and urlsplit(origin).netloc != host)
     except ValueError:  # no address at all
         return True
 

@@ -160,14 +160,20 @@ def test_messages_of_todays_clients_are_taken(qwen, messages):
         ({"stop": ["warm"]}, 400, "not supported here: stop"),
         ({"tools": [{"type": "function"}]}, 400, "not supported here: tools"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, 400, "text"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 0}]}]}, 400, "text"),
         ({"messages": [{"role": "user", "content": "half \ud83d"}]}, 400, "no text"),
         ({"n": 2}, 400, "n"),
         ({"n": 0}, 400, "n"),
         ({"seed": 3}, 400, "not supported here: seed"),
+        ({"seed": 0}, 400, "not supported here: seed"),
+        ({"top_k": 5}, 400, "not supported here: top_k"),
         ({"logit_bias": {"5": 1}}, 400, "not supported here: logit_bias"),
         ({"response_format": {"type": "json_object"}}, 400, "not supported here: response_format"),
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": float("nan")}, 400, "temperature"),
+        ({"temperature": float("inf")}, 400, "temperature"),
+        ({"temperature": 1, "repetition_penalty": 1e-320}, 400, "repetition_penalty"),
+        ({"max_tokens": 1e30}, 400, "max_tokens"),
         ({"max_tokens": 0}, 400, "max_tokens"),
     ],
 )
@@ -220,12 +226,13 @@ def test_temperature_zero_is_greedy_whatever_the_models_file_says(qwen):
     assert len({json.dumps(each) for each in hot}) > 1
 
 
-@pytest.mark.parametrize("limit", [5000, 10**30])
-def test_an_answer_ends_where_the_model_does(qwen, limit, monkeypatch):
+@pytest.mark.parametrize("asked", [{"max_tokens": 5000}, {"max_tokens": 10**30}, {"thinking_budget": 5000}])
+def test_an_answer_ends_where_the_model_does(qwen, asked, monkeypatch):
     prompt = qwen.prompt([{"role": "user", "content": QUESTION}])
     monkeypatch.setattr(qwen.model.config, "max_position_embeddings", len(prompt) + 7)
-    answer = post(qwen, max_tokens=limit).json()
-    assert answer["usage"]["total_tokens"] == len(prompt) + 7
+    answer = post(qwen, **asked).json()
+    started = len(qwen.form.tokenizer.encode(qwen.words[0])) if "thinking_budget" in asked else 0  # said for the model
+    assert answer["usage"]["total_tokens"] == len(prompt) + max(0, 7 - started)
     assert answer["choices"][0]["finish_reason"] == "length"
 
 

@@ -96,6 +96,8 @@ def test_a_page_starts_behind_a_proxy_and_on_ipv6(host, proxies, tmp_path):
         ("", None, True, True),
         ("chat.example", "https://chat.example", False, False),
         ("chat.example", "https://evil.example", False, True),
+        ("[::1", None, False, True),
+        ("[::1]", "http://[::1", True, True),
     ],
 )
 def test_other_sites_are_refused(host, origin, loopback, foreign):
