@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from scripts.chat import hosting
-from scripts.chat.settings import check_values, read_settings
+from scripts.chat.settings import check_values, places, read_settings
 from scripts.common import NOTICE, STARTING, UserError, first_line, quiet_libraries, run_main
 
 PORTS = {"chat": 7863, "webchat": 7860, "api": 8000}
@@ -98,6 +98,7 @@ def main() -> None:
     quiet_libraries()
     os.environ.update(hosting.QUIET)
     hosting.check_machine(args.host, args.port)
+    places()  # LLaMA-Factory reads it too, and fails
     settings = read_settings(args.arguments)
     print(f"{NOTICE}\n{STARTING}\nopens at {hosting.url(args.host, args.port)} once the model is loaded", flush=True)
     check_values(settings)

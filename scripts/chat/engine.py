@@ -7,7 +7,6 @@ never ends a stream that fails, goes on when the client has left, and says "stop
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AsyncTextIteratorStreamer, GenerationConfig
 
+from scripts.chat.settings import places
 from scripts.chat.thinking import Spent, split, think_then_answer
 from scripts.common import UserError
 from scripts.train.template import PromptFormat
@@ -33,11 +33,7 @@ class Engine:
         self.model, self.defaults, self.name = loaded.model, loaded.generating_args, name
         self.form = PromptFormat(name, loaded.tokenizer, loaded.template, loaded.template.default_system or "")
         self.words = loaded.template.thought_words
-        # Answers at once; more wait. None are batched, so that more of them would only share the speed.
-        places = os.environ.get("MAX_CONCURRENT", "2")
-        if not places.isdecimal() or not int(places):
-            raise UserError(f"MAX_CONCURRENT is {places!r}, expected a number from 1 on")
-        self.places = asyncio.Semaphore(int(places))
+        self.places = asyncio.Semaphore(places())
 
     def prompt(self, turns: list[dict[str, str]], system: str | None = None) -> list[int]:
         """Tokens of a conversation that ends with a question, as in training; ValueError where it is too long.
@@ -82,11 +78,14 @@ class Engine:
         return think_then_answer(complete, text, self.words, budget, limit)
 
     async def complete(self, ids: list[int], asked: dict[str, Any], spent: Spent) -> AsyncIterator[str]:
-        """Continue a prompt piece by piece; EOFError where the limit cuts it off."""
+        """Continue a prompt piece by piece; EOFError where the limit, or the model's, cuts it off."""
+        room = self.longest - len(ids)
+        if room < 1:
+            raise EOFError
         async with self.places:
             streamer = AsyncTextIteratorStreamer(self.form.tokenizer, skip_prompt=True, skip_special_tokens=True)
             config = self.settings(asked)
-            config.max_new_tokens = max(1, min(config.max_new_tokens, self.longest - len(ids)))
+            config.max_new_tokens = min(config.max_new_tokens, room)
             threading.Thread(target=self._generate, args=(ids, config, streamer, spent), daemon=True).start()
             try:
                 async for piece in streamer:

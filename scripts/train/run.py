@@ -161,6 +161,11 @@ def finish(output_dir: Path) -> None:
     write_json(output_dir / IDENTITY, run)
 
 
+def home_of(folder: Path) -> Path:
+    """The folder of the run that wrote the adapter in ``folder``, which may be a checkpoint of it."""
+    return folder.parent if re.fullmatch(r"checkpoint-\d+", folder.name) else folder
+
+
 def read_run(folder: str | Path) -> dict[str, Any]:
     """The identity of the run that wrote the adapter in ``folder`` (or in a checkpoint of it), with ``assumed``.
 
@@ -171,7 +176,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     if not (folder / "adapter_config.json").is_file():
         wanted = "expected the output_dir of a LoRA run that finished (train first, or name another)"
         raise UserError(f"{folder}: found no adapter_config.json; {wanted}")
-    home = folder.parent if re.fullmatch(r"checkpoint-\d+", folder.name) else folder
+    home = home_of(folder)
     if (home / IDENTITY).is_file():
         run = read_json(home / IDENTITY)
         if not isinstance(run, dict) or run.get("format") != FORMAT or not run.keys() >= NEEDED:
@@ -230,8 +235,23 @@ def contradictions(folder: Path, run: dict[str, Any]) -> list[str]:
 
 
 def plain_name(model: str | None) -> str | None:
-    """A model's name without its owner, in small letters; Unsloth names its own 4-bit copy of a base in the adapter."""
-    return Path(model).name.lower().removesuffix("-bnb-4bit") if model else None
+    """A model's name without its owner, in small letters, also of the hub's cache.
+
+    Unsloth names its own 4-bit copy of a base in the adapter.
+    """
+    cached = re.search(r"models--(?:[^/]+--)?([^/]+)/snapshots/", model or "")
+    return Path(cached[1] if cached else model).name.lower().removesuffix("-bnb-4bit") if model else None
+
+
+def same_base(own: str, base: str, own_hash: str | None) -> bool:
+    """Whether two names are of one base model: folders, which may have moved, by their files, others by their names."""
+    if own == base or Path(own).resolve() == Path(base).resolve():
+        return True
+    if Path(base).is_dir() and not own_hash and Path(own).is_dir():
+        own_hash = folder_hash(own)
+    if Path(base).is_dir() and own_hash and "@" not in own_hash:  # a hub id and its revision
+        return folder_hash(base) == own_hash
+    return plain_name(own) == plain_name(base)
 
 
 def newest_adapter(or_else: str) -> Path:

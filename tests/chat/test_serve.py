@@ -48,7 +48,10 @@ def written(tmp_path: Path, **more: object) -> str:
         ({"quantization_bit": "4"}, [], "quantization_bit is '4', expected a valid integer"),
         ({}, ["default_system=Answer in X: briefly"], "default_system is {.*quote a text"),
         ({"temperature": -1}, [], "temperature is -1, expected 0 to"),
+        ({"top_k": -1}, [], "top_k is -1, expected 0 to"),
         ({"do_train": True}, [], "is a recipe for training; name one for chatting"),
+        ({"output_dir": "saves/x"}, [], "yamls/webchat.yaml.* adapter_name_or_path=saves/x"),
+        ({}, ["template=["], "template=.: not a YAML mapping"),
         ({}, ["temperatur"], "found 'temperatur', expected a recipe .* or KEY=VALUE"),
     ],
 )
@@ -59,22 +62,46 @@ def test_what_cannot_be_is_one_line_before_anything_is_loaded(more, overrides, m
 
 
 @pytest.mark.parametrize(
-    ("trained", "message"),
+    ("trained", "loaded", "message"),
     [
-        ({"template": "qwen3", "model": {"name": "org/name"}}, "template qwen3, found qwen"),
-        ({"template": "qwen", "model": {"name": "org/other"}}, "model_name_or_path org/other, found org/name"),
-        ({"template": "qwen", "model": {"name": "/models/name"}}, None),
+        ({"template": "qwen3", "model": "org/name"}, {}, "template qwen3, found qwen"),
+        ({"template": "qwen", "model": "org/other"}, {}, "model_name_or_path org/other, found org/name"),
+        ({"template": "qwen", "model": "/models/name"}, {}, None),
+        ({"template": "qwen", "model": "/gone/here"}, {"model": "moved"}, None),
+        ({"template": "qwen", "model": "/gone/other"}, {"model": "other"}, "found .*other"),
+        ({"template": "qwen3", "model": "/gone/here"}, {"model": "other"}, "qwen; .*give template=qwen3 model"),
+        ({"model": "org/other"}, {}, "model_name_or_path org/other, found org/name"),
+        ({"model": "org/Name-bnb-4bit"}, {}, None),
+        ({"model": "/c/models--org--name/snapshots/0a1b"}, {}, None),
+        ({"model": "/gone/here"}, {"model": "other"}, None),
+        ({"model": "here"}, {"model": "moved"}, None),
+        ({"model": "here"}, {"model": "other"}, "found .*other"),
+        ({"template": "qwen", "model": "org/other"}, {"folder": "checkpoint-2"}, "org/other, found org/name"),
     ],
 )
-def test_an_adapter_of_another_base_or_template_is_refused(trained, message, tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    write_json(tmp_path / runs.IDENTITY, trained)
-    recipe = written(tmp_path, adapter_name_or_path=str(tmp_path))
+def test_an_adapter_of_another_base_or_template_is_refused(trained, loaded, message, tmp_path):
+    """By its run's identity, or by its own file. A folder that has moved is known by its files."""
+    for folder, content in (("here", "{}"), ("moved", "{}"), ("other", "[]")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(content)
+
+    def placed(name: str) -> str:
+        return str(tmp_path / name) if (tmp_path / name).is_dir() else name
+
+    adapter = tmp_path / "run" / loaded.get("folder", "")
+    adapter.mkdir(parents=True)
+    write_json(adapter / "adapter_config.json", {"base_model_name_or_path": placed(trained["model"])})
+    if "template" in trained:
+        model = {"name": trained["model"], "hash": runs.folder_hash(tmp_path / "here")}
+        write_json(tmp_path / "run" / runs.IDENTITY, trained | {"model": model})
+    base = placed(loaded.get("model", "org/name"))
+    recipe = [written(tmp_path, model_name_or_path=base), f"adapter_name_or_path={adapter}"]
     if message is None:
-        assert read_settings([recipe])["adapter_name_or_path"] == str(tmp_path)
+        assert read_settings(recipe)["adapter_name_or_path"] == str(adapter)
         return
-    with pytest.raises(UserError, match=message):
-        read_settings([recipe])
+    with pytest.raises(UserError, match=message) as caught:
+        read_settings(recipe)
+    assert "\n" not in str(caught.value)
 
 
 def test_overrides_count_and_a_hub_id_is_taken(tmp_path):
@@ -94,6 +121,10 @@ def test_without_a_recipe_the_last_run_is_talked_to_as_it_was_trained(template, 
     monkeypatch.setattr(chat_settings, "newest_adapter", lambda or_else: tmp_path)
     monkeypatch.setattr(chat_settings, "read_run", lambda folder: told)
     assert read_settings([f"adapter_name_or_path={tmp_path}"])["template"] == template, "a named run's own, no other's"
+    write_json(tmp_path / runs.IDENTITY, told)
+    for other in ("template=llama3", "model_name_or_path=org/other"):
+        with pytest.raises(UserError, match=f"was trained with .*{other.partition('=')[2]}"):
+            read_settings([other])
     capsys.readouterr()
     found = read_settings(["max_new_tokens=64", "top_k=5"])
     assert (found["template"], found["default_system"], found["adapter_name_or_path"]) == (
@@ -105,6 +136,16 @@ def test_without_a_recipe_the_last_run_is_talked_to_as_it_was_trained(template, 
     assert found.get("quantization_bit") == bits
     assert found["infer_dtype"] == "bfloat16"
     assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_a_damaged_recipe_or_identity_is_one_line(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / runs.IDENTITY).write_text("[]")
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: {\n")
+    for recipe, message in ((written(tmp_path), "damaged"), (str(tmp_path / "broken.yaml"), "not a YAML mapping")):
+        with pytest.raises(UserError, match=message) as caught:
+            read_settings([recipe, f"adapter_name_or_path={tmp_path}"])
+        assert "\n" not in str(caught.value)
 
 
 def test_without_any_run_the_ways_on_are_named(tmp_path, monkeypatch):
@@ -148,6 +189,12 @@ def test_a_port_in_use_is_said_at_once(kind):
     assert answer.returncode == 1
     assert f"error: port {port} is in use" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("places", ["two", "0"])
+def test_a_wrong_number_of_places_is_said_at_once(places):
+    answer = run("chat", "--port", str(free_port()), MAX_CONCURRENT=places)
+    assert answer.stderr == f"error: MAX_CONCURRENT is {places!r}, expected a number from 1 on\n"
 
 
 @pytest.mark.parametrize("kind", ["chat", "webchat", "api"])
