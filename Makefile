@@ -38,7 +38,8 @@ train: setup ## preflight checks, then llamafactory-cli train; RECIPE=yamls/qlor
 	@$(PY) -m scripts.train $(call recipe,yamls/qlora.yaml) $(ARGUMENTS)
 
 eval: setup ## base against fine-tune, by default the last run; MODEL, ADAPTER, ENGINE=hf|vllm|server, BUDGET, LIMIT, VLLM
-	@[ -n "$(call given,ENGINE)$(call given,MODEL)$(call given,ADAPTER)" ] || ls saves/*/adapter_config.json >/dev/null 2>&1 || { echo "no fine-tune here yet: running the demo first"; $(PY) -m scripts.demo; }
+	@[ -n "$(call given,ENGINE)$(call given,MODEL)$(call given,ADAPTER)" ] || \
+	  ls saves/*/adapter_config.json >/dev/null 2>&1 || { echo "no fine-tune here yet: running the demo first"; $(PY) -m scripts.demo; }
 	@$(PY) -m scripts.evaluate $(call option,--model,MODEL) $(call option,--adapter,ADAPTER) $(call option,--engine,ENGINE) \
 	  $(if $(call given,BUDGET),--budget $(BUDGET)) $(call option,--limit,LIMIT) $(call option,--vllm,VLLM) $(ARGUMENTS)
 

@@ -27,8 +27,9 @@ EXAMPLES = """examples:
 
 
 @contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Say what is loaded; what cannot be is a UserError in one line."""
+def loading(settings: dict[str, Any]) -> Iterator[None]:
+    """Say which adapter, or model without one, is loaded; what cannot be is a UserError in one line."""
+    name = settings.get("adapter_name_or_path") or settings["model_name_or_path"]
     print(f"loading {name} …", flush=True)
     try:
         yield
@@ -40,7 +41,7 @@ def loading(name: str) -> Iterator[None]:
 
 def load_engine(settings: dict[str, Any], name: str) -> Any:
     """The model that ``settings`` describe, in this process."""
-    with loading(settings.get("adapter_name_or_path") or settings["model_name_or_path"]):
+    with loading(settings):
         from llamafactory.chat import ChatModel
 
         from scripts.chat.engine import Engine
@@ -63,7 +64,7 @@ def serve_webchat(settings: dict[str, Any], args: argparse.Namespace) -> None:
     """LLaMA-Factory's WebChat until it is interrupted."""
     with hosting.without_proxies():
         from scripts.chat.webchat import create_page
-    with loading(settings.get("adapter_name_or_path") or settings["model_name_or_path"]):
+    with loading(settings):
         page = create_page(settings)
     hosting.run_page(page, args.host, args.port, args.key)
 

@@ -79,8 +79,9 @@ def publish(folder: Path, out: Path, name: str, splits: dict[str, dict]) -> None
     Where nothing was kept, an earlier run's splits stay as they are: only what says why is new.
     """
     kept = any(figures["records"] for figures in splits.values())
+    reports = {f"{name}_{part}" for part in REPORTS}
     for path in sorted(folder.iterdir()):
-        if kept or path.name in {f"{name}_{part}" for part in REPORTS}:
+        if kept or path.name in reports:
             os.replace(path, out / path.name)
     if not kept:
         return
